@@ -1,0 +1,122 @@
+"""Facts that stop a command, named for the fact.
+
+BillingError
+├── InvalidRequest            what was sent cannot be accepted
+│   ├── CardNumberRefused     a card number where free text is expected
+│   ├── CurrencyNotSupported  this gateway does not take that currency
+│   ├── GatewayNotConfigured  the gateway has no keys on this deployment
+│   └── MethodNotSupported    the gateway does not offer that method
+├── PaymentNotFound           no such payment
+├── PaymentNotCancelable      it ended in another way
+├── PaymentNotUnderReview     a review decision for a payment nobody parked
+├── IdempotencyKeyReused      the key was used for another request
+└── GatewayError              what a call to a gateway can come to, apart from an answer
+    ├── OutcomeUnknown        nobody knows whether it took effect; ask under the same number
+    │   └── GatewayThrottled  it certainly did not; come back later
+    ├── InstructionsLost      the order stands, but its instructions cannot be fetched again
+    ├── AnswerUntrusted       the answer does not fit the order it speaks of
+    └── GatewayMisconfigured  refused for a reason that only an operator can change
+
+SettingError                  a setting is missing or malformed; stops the start
+CatalogError                  the catalog file is malformed; stops the start
+"""
+
+from typing import ClassVar
+
+
+class BillingError(Exception):
+    """The root of what callers may expect; `code` is the word the API answers with."""
+
+    code: ClassVar[str] = "billing_error"
+
+    def __init__(self, detail: str, *, param: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.param = param
+
+
+class InvalidRequest(BillingError):
+    code = "invalid_request"
+
+
+class CardNumberRefused(InvalidRequest):
+    code = "card_number_refused"
+
+
+class CurrencyNotSupported(InvalidRequest):
+    code = "currency_not_supported"
+
+
+class GatewayNotConfigured(InvalidRequest):
+    code = "gateway_not_configured"
+
+
+class MethodNotSupported(InvalidRequest):
+    code = "method_not_supported"
+
+
+class PaymentNotFound(BillingError):
+    code = "payment_not_found"
+
+
+class PaymentNotCancelable(BillingError):
+    code = "payment_not_cancelable"
+
+
+class PaymentNotUnderReview(BillingError):
+    code = "payment_not_under_review"
+
+
+class IdempotencyKeyReused(BillingError):
+    code = "idempotency_key_reused"
+
+
+class GatewayError(BillingError):
+    code = "gateway_error"
+
+
+class OutcomeUnknown(GatewayError):
+    """A time-out, a 5xx, a broken or unverifiable answer."""
+
+    code = "outcome_unknown"
+
+
+class GatewayThrottled(OutcomeUnknown):
+    """Refused for its rate before anything took effect."""
+
+    code = "gateway_throttled"
+
+    def __init__(self, detail: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InstructionsLost(GatewayError):
+    code = "instructions_lost"
+
+
+class AnswerUntrusted(GatewayError):
+    """A verified answer that names another amount, currency, merchant or order.
+
+    `reason` is the machine's word for what differs, such as `amount_mismatch`.
+    """
+
+    code = "answer_untrusted"
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class GatewayMisconfigured(GatewayError):
+    """A wrong key, a missing permission, a closed merchant account."""
+
+    code = "gateway_misconfigured"
+
+
+class SettingError(Exception):
+    """Names the setting, what is wrong with it, and what would do."""
+
+
+class CatalogError(Exception):
+    """Names the file, the line or entry at fault, and what is expected there."""

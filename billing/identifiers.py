@@ -1,0 +1,79 @@
+"""Identifiers: TypeIDs (a prefix and a UUIDv7 in Crockford base32), and what derives from them.
+
+Numbers and keys given to gateways come from object ids and attempt numbers alone, never from run
+ids, clocks or random numbers, so that a repeat is recognised whatever died in between.
+"""
+
+import hashlib
+import re
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+
+PAYMENT: Final = "pay"
+EVENT: Final = "evt"
+PAYMENT_ID_PATTERN: Final = r"^pay_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+MAX_ATTEMPT: Final = 99
+
+_PAYMENT_ID = re.compile(PAYMENT_ID_PATTERN)
+_ATTEMPT_NUMBER = re.compile(r"^(pay_[0-7][0-9a-hjkmnp-tv-z]{25})(\d{2})?$")
+
+
+def make_id(prefix: str, unix_milliseconds: int, entropy: bytes) -> str:
+    """A TypeID over a UUIDv7 (RFC 9562): 48 bits of time, 74 bits of the caller's entropy.
+
+    `entropy` is 10 random bytes from the caller, since nothing here may be random.
+    """
+    if len(entropy) != 10:
+        raise ValueError("a UUIDv7 takes 10 bytes of entropy")
+    random_bits = int.from_bytes(entropy)
+    uuid = (
+        (unix_milliseconds & (1 << 48) - 1) << 80
+        | 0x7 << 76
+        | (random_bits >> 62 & 0xFFF) << 64
+        | 0b10 << 62
+        | random_bits & (1 << 62) - 1
+    )
+    suffix = "".join(_ALPHABET[uuid >> shift & 31] for shift in range(125, -1, -5))
+    return f"{prefix}_{suffix}"
+
+
+def is_payment_id(value: str) -> bool:
+    return _PAYMENT_ID.fullmatch(value) is not None
+
+
+def attempt_number(payment_id: str, attempt: int) -> str:
+    """The number a gateway knows an attempt by: the bare id, then the id and two digits.
+
+    30 or 32 characters of `[a-z0-9_]`: within WeChat Pay's `out_trade_no` (32) and Alipay's (64).
+    """
+    if not 1 <= attempt <= MAX_ATTEMPT:
+        raise ValueError(f"attempt {attempt} is outside 1..{MAX_ATTEMPT}")
+    return payment_id if attempt == 1 else f"{payment_id}{attempt:02d}"
+
+
+def parse_attempt_number(number: str) -> tuple[str, int] | None:
+    """The payment id and attempt behind a gateway's order number, or None if it is not ours."""
+    match = _ATTEMPT_NUMBER.fullmatch(number)
+    if match is None:
+        return None
+    attempt = int(match[2]) if match[2] else 1
+    if match[2] and attempt < 2:
+        return None
+    return match[1], attempt
+
+
+def gateway_key(payment_id: str, attempt: int, step: str) -> str:
+    """The idempotency key of one step of one attempt, such as `pay_…:01:open`."""
+    return f"{payment_id}:{attempt:02d}:{step}"
+
+
+def update_id(command: str, application: str, idempotency_key: str) -> str:
+    """Temporal answers a repeated update id with the first answer: one per command and key."""
+    digest = hashlib.sha256(f"{application}\0{idempotency_key}".encode()).hexdigest()
+    return f"{command}/{digest[:32]}"
+
+
+def after_workflow_id(payment_id: str) -> str:
+    """The short workflow that records what happens to a payment whose own has ended."""
+    return f"{payment_id}/after"

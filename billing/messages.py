@@ -1,0 +1,154 @@
+"""What workflows, activities, signals and updates say to each other: one model in, one out.
+
+Adding a field with a default keeps old histories readable; nothing is ever renamed or removed.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from billing.payment import (
+    AttemptState,
+    GatewayName,
+    Payer,
+    Payment,
+    PaymentMethod,
+    PaymentStatus,
+    PaymentType,
+)
+
+PAYMENT_WORKFLOW: Final = "Payment"
+AFTER_WORKFLOW: Final = "PaymentAfter"
+GATEWAY_REPORTED: Final = "gateway_reported"
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PaymentOrder(Message):
+    """What the application ordered; the input of `Payment`.
+
+    `resumed` marks a run started from the row rather than by the application: it asks the gateway
+    before it does anything else.
+    """
+
+    payment_id: str
+    type: PaymentType = PaymentType.ONE_TIME
+    application: str
+    user_id: str
+    amount_minor: int
+    currency: str
+    gateway: GatewayName
+    method: PaymentMethod
+    description: str
+    payment_method_id: str | None = None
+    return_url: str | None = None
+    payer: Payer | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+    created_at: datetime
+    expires_at: datetime
+    resumed: bool = False
+
+
+class Standing(Message):
+    """Where a payment stands after an activity: the record, and the attempts still alive.
+
+    `open_attempts` are those that may yet take money; the workflow ends when none is left.
+    """
+
+    payment: Payment
+    open_attempts: tuple[int, ...] = ()
+
+
+class OpenPayment(Message):
+    order: PaymentOrder
+    now: datetime
+
+
+class SettlePayment(Message):
+    """Ask the gateway what became of the open attempts, and record it.
+
+    `gateway_number` is the gateway's own number, given by an operator as evidence.
+    """
+
+    payment_id: str
+    gateway: GatewayName
+    now: datetime
+    gateway_number: str | None = None
+
+
+class ClosePayment(Message):
+    """Query, close, query each open attempt; then give the payment `status` if none has paid.
+
+    With `status` None the payment has ended already and only its attempts are watched.
+    `give_up` says that no answer came within the time allowed for one: the status is taken all
+    the same, and the attempts stay watched.
+    """
+
+    payment_id: str
+    gateway: GatewayName
+    status: PaymentStatus | None
+    now: datetime
+
+
+class EndPayment(Message):
+    """Give the payment its final status in the record alone, the gateway being out of reach."""
+
+    payment_id: str
+    status: PaymentStatus
+    now: datetime
+
+
+class ParkPayment(Message):
+    payment_id: str
+    reason: str
+    detail: str
+    now: datetime
+
+
+class GatewayReport(Message):
+    """A fact from outside: a webhook's id and type, never its body."""
+
+    event_id: str
+    event_type: str
+
+
+class ReviewAction(StrEnum):
+    RETRY = "retry"
+    RETURN = "return"
+    CLOSE = "close"
+
+
+class ReviewDecision(Message):
+    """An operator's decision on a parked payment."""
+
+    action: ReviewAction
+    gateway_number: str | None = None
+
+
+class AfterInput(Message):
+    payment_id: str
+    gateway: GatewayName
+
+
+__all__ = [
+    "AFTER_WORKFLOW",
+    "GATEWAY_REPORTED",
+    "PAYMENT_WORKFLOW",
+    "AfterInput",
+    "AttemptState",
+    "ClosePayment",
+    "EndPayment",
+    "GatewayReport",
+    "Message",
+    "OpenPayment",
+    "ParkPayment",
+    "PaymentOrder",
+    "ReviewAction",
+    "ReviewDecision",
+    "SettlePayment",
+    "Standing",
+]

@@ -1,0 +1,1 @@
+"""The gateways behind one port; see `gateways.gateway` for the contract."""

@@ -1,0 +1,202 @@
+"""The port every payment gateway stands behind.
+
+A gateway answers an order with a value (opened, refused, observed) or raises one of
+`billing.errors.GatewayError`. A payer's decline is a value, never an exception.
+
+Adapters know one provider's protocol and nothing of the record: what they are told comes in an
+`Order`, what they learn goes out in an `Observation`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from billing.errors import AnswerUntrusted
+from billing.payment import Failure, GatewayName, NextAction, Payer, PaymentMethod
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt at a payment, as a gateway is to know it.
+
+    `number` is our own order number (`billing.identifiers.attempt_number`), `expires_at` the
+    absolute instant after which the gateway takes no money for it.
+    """
+
+    payment_id: str
+    attempt: int
+    number: str
+    amount_minor: int
+    currency: str
+    method: PaymentMethod
+    description: str
+    user_id: str
+    created_at: datetime
+    expires_at: datetime
+    return_url: str | None = None
+    payer: Payer | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The gateway waits for the payer, who needs `next_action`.
+
+    `reference` is the gateway's own number, where it has one this early.
+    """
+
+    next_action: NextAction
+    reference: str | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The gateway will not take this order, and has taken nothing for it."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class AlreadyOrdered:
+    """The number is in use at the gateway (paid, closed or being paid): query it."""
+
+
+OpenOutcome = Opened | Refused | AlreadyOrdered
+
+
+class ObservedState(StrEnum):
+    """What a gateway says of an order, in our words.
+
+    ABSENT: it knows no such order (yet). PENDING: it waits for the payer. PROCESSING: the payer
+    is done, the money is on its way. PAID and DEAD are final. UNRECOGNISED: a status that no
+    table of ours names.
+    """
+
+    ABSENT = "absent"
+    PENDING = "pending"
+    PROCESSING = "processing"
+    PAID = "paid"
+    DEAD = "dead"
+    UNRECOGNISED = "unrecognised"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Money a gateway says it has taken for an order."""
+
+    gateway_reference: str
+    amount_minor: int
+    currency: str
+    paid_at: datetime
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The gateway's truth about one order at one moment.
+
+    `receipt` is there exactly when the state is PAID; `failure` tells of the payer's last failed
+    try; `status` is the gateway's own word.
+    """
+
+    state: ObservedState
+    status: str
+    reference: str | None = None
+    receipt: Receipt | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    methods: frozenset[PaymentMethod]
+    currencies: frozenset[str] | None
+    """The currencies taken, or None for whatever ISO 4217 knows."""
+
+
+class Gateway(Protocol):
+    """One provider, on one merchant account."""
+
+    name: GatewayName
+    capabilities: Capabilities
+
+    async def open(self, order: Order) -> OpenOutcome:
+        """Place the order, or repeat it under its own number with identical parameters.
+
+        Raises OutcomeUnknown (repeat it), GatewayThrottled, InstructionsLost (open the next
+        attempt), GatewayMisconfigured.
+        """
+
+    async def query(self, order: Order, *, gateway_number: str | None = None) -> Observation:
+        """Ask what became of the order, by our number or by the gateway's own as evidence.
+
+        Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured, and AnswerUntrusted where a
+        verified answer names another amount, currency, merchant or order.
+        """
+
+    async def close(self, order: Order) -> None:
+        """Ask that the order take no money any more. Returns also when the gateway declines to
+        (already paid, already closed, unknown to it, too early): only a query tells what stands.
+
+        Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured.
+        """
+
+    async def aclose(self) -> None:
+        """Release connections."""
+
+
+class WebhookRefused(Exception):
+    """The request is not a fresh, genuine message of this gateway; nothing may change."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Notification:
+    """A verified webhook. `number` is our order number, None where it speaks of no order."""
+
+    event_id: str
+    event_type: str
+    number: str | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a gateway wants to read, to the byte."""
+
+    status_code: int
+    body: bytes
+    media_type: str
+
+
+class WebhookVerifier(Protocol):
+    """The receiving end of one gateway's webhooks."""
+
+    name: GatewayName
+    accepted: Reply
+
+    def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notification:
+        """Check the signature over the raw body and read what it is about.
+
+        `headers` has lower-case names. Raises WebhookRefused.
+        """
+
+    def refused(self, status_code: int, reason: str) -> Reply:
+        """The answer to a message we did not take, in the gateway's own form."""
+
+
+def check_receipt(order: Order, receipt: Receipt) -> Receipt:
+    """The receipt itself, if it is the money the order asked for; AnswerUntrusted if not."""
+    if receipt.currency != order.currency:
+        raise AnswerUntrusted(
+            "currency_mismatch",
+            f"{order.number} asks for {order.currency}, the gateway reports {receipt.currency}",
+        )
+    if receipt.amount_minor != order.amount_minor:
+        raise AnswerUntrusted(
+            "amount_mismatch",
+            f"{order.number} asks for {order.amount_minor} {order.currency} in minor units, "
+            f"the gateway reports {receipt.amount_minor}",
+        )
+    return receipt
