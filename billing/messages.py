@@ -84,8 +84,6 @@ class ClosePayment(Message):
     """Query, close, query each open attempt; then give the payment `status` if none has paid.
 
     With `status` None the payment has ended already and only its attempts are watched.
-    `give_up` says that no answer came within the time allowed for one: the status is taken all
-    the same, and the attempts stay watched.
     """
 
     payment_id: str
@@ -129,6 +127,12 @@ class ReviewDecision(Message):
     gateway_number: str | None = None
 
 
+class Command(Message):
+    """A command that says no more than its name and who gave it."""
+
+    application: str
+
+
 class AfterInput(Message):
     payment_id: str
     gateway: GatewayName
@@ -141,6 +145,7 @@ __all__ = [
     "AfterInput",
     "AttemptState",
     "ClosePayment",
+    "Command",
     "EndPayment",
     "GatewayReport",
     "Message",

@@ -1,0 +1,3 @@
+"""Fixtures for the whole suite live in `tests/fixtures/`, by what they stand for."""
+
+pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.database", "tests.fixtures.sandbox"]
