@@ -57,10 +57,12 @@ class Standing(Message):
     """Where a payment stands after an activity: the record, and the attempts still alive.
 
     `open_attempts` are those that may yet take money; the workflow ends when none is left.
+    `needs_attention` says that something about the payment waits for a person.
     """
 
     payment: Payment
     open_attempts: tuple[int, ...] = ()
+    needs_attention: bool = False
 
 
 class OpenPayment(Message):
@@ -68,16 +70,37 @@ class OpenPayment(Message):
     now: datetime
 
 
+class ReviewAction(StrEnum):
+    RETRY = "retry"
+    RETURN = "return"
+    CLOSE = "close"
+
+
+class ReviewDecision(Message):
+    """An operator's decision on a parked payment.
+
+    `gateway_number` is the gateway's own number, given as evidence; `reviewed_by` is the id of
+    the key, or the login, that decided.
+    """
+
+    action: ReviewAction
+    reason: str
+    reviewed_by: str
+    gateway_number: str | None = None
+
+
 class SettlePayment(Message):
     """Ask the gateway what became of the open attempts, and record it.
 
-    `gateway_number` is the gateway's own number, given by an operator as evidence.
+    `thorough` asks about dead ones as well. A parked payment stays as it is, unless this is an
+    operator's `review`.
     """
 
     payment_id: str
     gateway: GatewayName
     now: datetime
-    gateway_number: str | None = None
+    thorough: bool = False
+    review: ReviewDecision | None = None
 
 
 class ClosePayment(Message):
@@ -90,6 +113,7 @@ class ClosePayment(Message):
     gateway: GatewayName
     status: PaymentStatus | None
     now: datetime
+    review: ReviewDecision | None = None
 
 
 class EndPayment(Message):
@@ -100,7 +124,9 @@ class EndPayment(Message):
     now: datetime
 
 
-class ParkPayment(Message):
+class FlagPayment(Message):
+    """Call for a person, leaving the payment as it is."""
+
     payment_id: str
     reason: str
     detail: str
@@ -114,19 +140,6 @@ class GatewayReport(Message):
     event_type: str
 
 
-class ReviewAction(StrEnum):
-    RETRY = "retry"
-    RETURN = "return"
-    CLOSE = "close"
-
-
-class ReviewDecision(Message):
-    """An operator's decision on a parked payment."""
-
-    action: ReviewAction
-    gateway_number: str | None = None
-
-
 class Command(Message):
     """A command that says no more than its name and who gave it."""
 
@@ -138,6 +151,13 @@ class AfterInput(Message):
     gateway: GatewayName
 
 
+class PaymentEnded(Message):
+    """What the workflow leaves behind in Temporal; the record knows the rest."""
+
+    payment_id: str
+    status: PaymentStatus
+
+
 __all__ = [
     "AFTER_WORKFLOW",
     "GATEWAY_REPORTED",
@@ -147,10 +167,11 @@ __all__ = [
     "ClosePayment",
     "Command",
     "EndPayment",
+    "FlagPayment",
     "GatewayReport",
     "Message",
     "OpenPayment",
-    "ParkPayment",
+    "PaymentEnded",
     "PaymentOrder",
     "ReviewAction",
     "ReviewDecision",

@@ -111,6 +111,8 @@ class Capabilities:
     methods: frozenset[PaymentMethod]
     currencies: frozenset[str] | None
     """The currencies taken, or None for whatever ISO 4217 knows."""
+    orders_expire: bool = False
+    """Whether an order dies by itself at its `expires_at`, without being closed."""
 
 
 class Gateway(Protocol):

@@ -2,7 +2,11 @@
 
 from typing import Final
 
-from temporalio.common import SearchAttributeKey
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+
+from billing.messages import PaymentOrder
+from billing.money import Money
+from billing.payment import PaymentStatus
 
 CUSTOMER_ID: Final = SearchAttributeKey.for_keyword("CustomerId")
 BILLING_STATUS: Final = SearchAttributeKey.for_keyword("BillingStatus")
@@ -21,3 +25,23 @@ ALL: Final = (
     AMOUNT_MINOR,
     NEEDS_ATTENTION,
 )
+
+
+def at_start(order: PaymentOrder) -> TypedSearchAttributes:
+    """What operators can search a payment by from its first moment."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(CUSTOMER_ID, order.user_id),
+            SearchAttributePair(BILLING_STATUS, PaymentStatus.CREATED.value),
+            SearchAttributePair(GATEWAY, order.gateway.value),
+            SearchAttributePair(CURRENCY, order.currency),
+            SearchAttributePair(AMOUNT_MINOR, order.amount_minor),
+            SearchAttributePair(NEEDS_ATTENTION, False),
+        ]
+    )
+
+
+def summary(order: PaymentOrder) -> str:
+    """The line a person reads in the list of workflows, such as `29.00 CNY by alipay qr`."""
+    money = Money(amount_minor=order.amount_minor, currency=order.currency)
+    return f"{money} by {order.gateway.value} {order.method.value}"
