@@ -1,0 +1,128 @@
+"""What a gateway's package gets from the sandbox, and what it has to offer.
+
+A package (`sandbox.stripe`, `sandbox.alipay`, `sandbox.wechatpay`) is a `Provider` as a module:
+it has the members of that protocol at its top and stands in `sandbox.app.PROVIDERS`.
+
+A handler does all of its changes in one `with sandbox.book.transaction():` without an await in
+it, enqueues its webhooks inside, and answers afterwards. Calls our adapters make go through
+`sandbox.faults.faulted`; a payer's pages and controls do not.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi import APIRouter
+
+from sandbox.book import Book
+from sandbox.delivery import Delivery, WebhookRules
+from sandbox.faults import Faults
+
+Keys = dict[str, str]
+"""A gateway's key material by name; PEM with real line ends."""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """One running sandbox. `url` is its own base URL, `public_url` that of the application (where
+    Stripe sends webhooks), both without a slash at the end. `keys` are those of each gateway, as
+    its `make_keys` made them."""
+
+    book: Book
+    faults: Faults
+    delivery: Delivery
+    keys: dict[str, Keys]
+    public_url: str
+    url: str
+
+    def clock(self) -> datetime:
+        """Now, UTC: protocol time is wall time."""
+        return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The order a control is about: by the payment's `next_action` exactly as the API returned
+    it, or by reference (the payment id) and attempt; without an attempt, the newest."""
+
+    next_action: dict[str, Any] | None = None
+    reference: str | None = None
+    attempt: int | None = None
+
+
+class ControlRefused(Exception):
+    """The payer's device would fail: 404 no such order, 409 not payable any more, 422 the
+    instructions make no sense or their signature is wrong."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+class Payer(Protocol):
+    """A payer's device. Both return once committed, with at least `reference` and `status` (the
+    order's new status in the gateway's own word). Both raise ControlRefused."""
+
+    async def pay(self, wanted: Wanted, **options: Any) -> dict[str, Any]:
+        """Do with the instructions what the device would, and pay."""
+
+    async def decline(
+        self, wanted: Wanted, decline_code: str | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Try to pay and fail."""
+
+
+@dataclass(frozen=True)
+class OrderLine:
+    """One order as the page and `GET /control/orders` show it. `status` is the gateway's own
+    word, `is_open` whether a payer may still pay or decline it, `amount` in minor units."""
+
+    gateway: str
+    reference: str
+    attempt: int
+    number: str
+    status: str
+    is_open: bool
+    amount: int
+    currency: str
+    description: str
+    created_at: datetime
+    pages: dict[str, str]
+    """Pages of a payer for this order: the button's text and its address."""
+
+
+class Provider(Protocol):
+    """The members a gateway's package has at its top."""
+
+    NAME: str
+
+    def make_keys(self) -> Keys:
+        """Fresh key material of both sides, made once in a data folder's life."""
+
+    def settings(self, keys: Keys, url: str) -> dict[str, str]:
+        """The `EVERBILL_<GATEWAY>_*` settings with which Everbill talks to this sandbox. PEM with
+        real line ends: gateways.env escapes them."""
+
+    def routes(self, sandbox: Sandbox) -> APIRouter:
+        """The gateway's API and its payer's pages."""
+
+    def payer(self, sandbox: Sandbox) -> Payer:
+        """The device behind /control/pay and /control/decline."""
+
+    def webhook_rules(self, sandbox: Sandbox) -> WebhookRules:
+        """How this gateway signs its webhooks, reads the replies and repeats."""
+
+    def orders(self, sandbox: Sandbox, limit: int) -> list[OrderLine]:
+        """The newest orders, newest first."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How `python -m sandbox` was started."""
+
+    data_dir: Path
+    port: int
+    public_url: str
+    host: str = "127.0.0.1"
