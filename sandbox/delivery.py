@@ -6,22 +6,29 @@ shortened for a sandbox. After a restart the open ones continue.
 """
 
 import asyncio
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
 
 from sandbox.book import Book, Document
-from sandbox.faults import Faults
+from sandbox.faults import Fault, Faults
 
-_KIND: Final = "delivery"
+KIND: Final = "delivery"
+WAITING: Final = "waiting"
+DELIVERED: Final = "delivered"
+GIVEN_UP: Final = "given_up"
+WITHHELD: Final = "withheld"
+
 _PARALLEL: Final = 16
+_TIMEOUT_SECONDS: Final = 10.0
 _ANSWER_KEPT: Final = 200
-_REORDER_CEILING: Final = 20.0
+_REORDER_CEILING_SECONDS: Final = 20.0
 
 _of_this_request: ContextVar[list[str] | None] = ContextVar("deliveries_of_request", default=None)
 
@@ -49,15 +56,24 @@ class WebhookRules:
 
 
 class Delivery:
-    """All webhooks of all gateways."""
+    """All webhooks of all gateways.
+
+    Faults: `never` withholds it, `duplicate` sends `copies` more (1) at the same time, `delay`
+    waits `seconds` (5), `before_answer` sends it before the request that caused it is answered,
+    `reorder` holds it until another webhook of this gateway has been sent (at most `seconds`,
+    20), `bad_signature` forges the first try.
+    """
 
     def __init__(self, book: Book, faults: Faults) -> None:
         self.rules: dict[str, WebhookRules] = {}
         self._book = book
         self._faults = faults
         self._held: set[str] = set()
+        self._reordered: dict[str, str] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
+        self._busy_orders: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
+        self._client: httpx.AsyncClient | None = None
 
     def enqueue(
         self,
@@ -74,8 +90,189 @@ class Delivery:
         `payload` is what the gateway's `sign` gets, JSON; `number` the order, `reference` the
         payment id (for faults), `event_type` the gateway's word for the page.
         """
-        raise NotImplementedError
+        delivery_id = f"whd_{uuid.uuid4().hex}"
+        fault = self._faults.take(gateway, "webhook", reference)
+        now = time.time()
+        self._book.put(
+            KIND,
+            delivery_id,
+            {
+                "id": delivery_id,
+                "gateway": gateway,
+                "url": url,
+                "number": number,
+                "reference": reference,
+                "event_type": event_type,
+                "payload": payload,
+                "created_at": now,
+                "state": WITHHELD if fault and fault.name == "never" else WAITING,
+                "fault": fault.name if fault else None,
+                "copies": int(fault.number("copies", 1)) if _is(fault, "duplicate") else 0,
+                "next_at": now + _hold_seconds(fault),
+                "rounds": 0,
+                "tries": [],
+            },
+        )
+        if _is(fault, "reorder"):
+            self._reordered[delivery_id] = gateway
+        self._hold(delivery_id)
+        return delivery_id
+
+    def newest(self, limit: int) -> list[Document]:
+        """The webhooks made last, newest first, each with its `tries` and the answers to them."""
+        return self._book.newest(KIND, limit)
+
+    def resend(self, delivery_id: str) -> bool:
+        """Send a webhook again, whatever became of it. False if there is none of this id."""
+        with self._book.transaction():
+            document = self._book.get(KIND, delivery_id)
+            if document is None:
+                return False
+            document |= {"state": WAITING, "fault": None, "copies": 0, "next_at": time.time()}
+            self._book.put(KIND, delivery_id, document)
+        self._hold(delivery_id)
+        return True
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Around one request: what it enqueues leaves when this ends."""
+        mine: list[str] = []
+        token = _of_this_request.set(mine)
+        try:
+            yield
+        finally:
+            self.release()
+            _of_this_request.reset(token)
 
     def release(self) -> None:
-        """Let the webhooks of this request go before it is answered."""
-        raise NotImplementedError
+        """Let the webhooks of this request go, even if it is not answered yet."""
+        self._held.difference_update(_of_this_request.get() or ())
+        self._wake.set()
+
+    async def before_answer(self) -> None:
+        """Send those webhooks of this request that are to arrive before its answer."""
+        for delivery_id in list(_of_this_request.get() or ()):
+            document = self._book.get(KIND, delivery_id)
+            if document and document["fault"] == "before_answer" and not document["rounds"]:
+                await self._send(document)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Deliver while this is entered."""
+        async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+            self._client = client
+            loop = asyncio.create_task(self._deliver_due())
+            try:
+                yield
+            finally:
+                tasks = [loop, *self._sending.values()]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _hold(self, delivery_id: str) -> None:
+        mine = _of_this_request.get()
+        if mine is None:
+            self._wake.set()
+        else:
+            mine.append(delivery_id)
+            self._held.add(delivery_id)
+
+    async def _deliver_due(self) -> None:
+        while True:
+            self._wake.clear()
+            pause = self._start_due()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), pause)
+
+    def _start_due(self) -> float | None:
+        """Start what is due; the seconds until the next one, None to wait for a wake-up.
+
+        The webhooks of one order go one after the other, so that only a fault reorders them.
+        """
+        if len(self._sending) >= _PARALLEL:
+            return None
+        now = time.time()
+        pauses = []
+        for document in self._book.find(KIND, state=WAITING):
+            delivery_id = document["id"]
+            order = (document["gateway"], document["number"])
+            if delivery_id in self._held or order in self._busy_orders:
+                continue
+            if document["next_at"] > now:
+                pauses.append(document["next_at"] - now)
+            elif len(self._sending) < _PARALLEL:
+                self._busy_orders.add(order)
+                task = asyncio.create_task(self._send(document))
+                self._sending[delivery_id] = task
+                task.add_done_callback(lambda _, done=document: self._finish(done))
+        return min(pauses, default=None)
+
+    def _finish(self, document: Document) -> None:
+        del self._sending[document["id"]]
+        self._busy_orders.discard((document["gateway"], document["number"]))
+        self._wake.set()
+
+    async def _send(self, document: Document) -> None:
+        rules = self.rules[document["gateway"]]
+        forged = document["fault"] == "bad_signature" and not document["rounds"]
+        copies = document["copies"] if not document["rounds"] else 0
+        tries = await asyncio.gather(
+            *(self._post(document, rules, forged) for _ in range(1 + copies))
+        )
+        accepted = any(attempt["accepted"] for attempt in tries)
+        with self._book.transaction():
+            current = self._book.get(KIND, document["id"]) or document
+            rounds = current["rounds"] + 1
+            current["rounds"] = rounds
+            current["tries"] += tries
+            if accepted:
+                current["state"] = DELIVERED
+            elif rounds > len(rules.retry_delays):
+                current["state"] = GIVEN_UP
+            else:
+                current["next_at"] = time.time() + rules.retry_delays[rounds - 1]
+            self._book.put(KIND, document["id"], current)
+            self._let_reordered_follow(document)
+
+    async def _post(
+        self, document: Document, rules: WebhookRules, forged: bool
+    ) -> dict[str, Any]:
+        """One try, told in the form in which the book keeps it."""
+        if self._client is None:
+            raise RuntimeError("webhooks are delivered only while Delivery.running() is entered")
+        message = rules.sign(document["payload"], forged)
+        record: dict[str, Any] = {"at": time.time(), "accepted": False, "forged": forged}
+        try:
+            reply = await self._client.post(
+                document["url"], headers=message.headers, content=message.content
+            )
+        except httpx.HTTPError as problem:
+            return record | {"error": f"{type(problem).__name__}: {problem}"}
+        return record | {
+            "accepted": rules.accepted(reply.status_code, reply.content),
+            "status": reply.status_code,
+            "answer": reply.content[:_ANSWER_KEPT].decode(errors="replace"),
+        }
+
+    def _let_reordered_follow(self, sent: Document) -> None:
+        self._reordered.pop(sent["id"], None)
+        for delivery_id, gateway in list(self._reordered.items()):
+            if gateway != sent["gateway"]:
+                continue
+            del self._reordered[delivery_id]
+            held = self._book.get(KIND, delivery_id)
+            if held:
+                self._book.put(KIND, delivery_id, held | {"next_at": time.time()})
+
+
+def _is(fault: Fault | None, name: str) -> bool:
+    return fault is not None and fault.name == name
+
+
+def _hold_seconds(fault: Fault | None) -> float:
+    if fault and fault.name == "delay":
+        return fault.number("seconds", 5)
+    if fault and fault.name == "reorder":
+        return fault.number("seconds", _REORDER_CEILING_SECONDS)
+    return 0.0
