@@ -1,0 +1,1 @@
+"""Side effects of the workflows; dependencies are injected where the worker is wired."""

@@ -106,7 +106,8 @@ class SettlePayment(Message):
 class ClosePayment(Message):
     """Query, close, query each open attempt; then give the payment `status` if none has paid.
 
-    With `status` None the payment has ended already and only its attempts are watched.
+    With `status` None the payment has ended already and only its attempts are watched. `order`
+    is given where the row may not have been written yet.
     """
 
     payment_id: str
@@ -114,6 +115,7 @@ class ClosePayment(Message):
     status: PaymentStatus | None
     now: datetime
     review: ReviewDecision | None = None
+    order: PaymentOrder | None = None
 
 
 class EndPayment(Message):
@@ -122,6 +124,7 @@ class EndPayment(Message):
     payment_id: str
     status: PaymentStatus
     now: datetime
+    order: PaymentOrder | None = None
 
 
 class FlagPayment(Message):

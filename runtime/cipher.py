@@ -29,7 +29,7 @@ class Cipher:
         return self.active_key_id.encode() + b"\n" + nonce + sealed
 
     def open(self, sealed: bytes, purpose: str) -> bytes:
-        """Raises SettingError where the key is not among ours or the text is not what was sealed."""
+        """Raises SettingError where we lack the key, or the text is not what was sealed."""
         key_id, _, rest = sealed.partition(b"\n")
         cipher = self._ciphers.get(key_id.decode(errors="replace"))
         if cipher is None:

@@ -1,0 +1,123 @@
+"""From the webhook inbox to the payment's workflow: every stored event is delivered, once or more.
+
+The API delivers at once in the background; the records worker's loop delivers what is left.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from billing.identifiers import after_workflow_id
+from billing.messages import (
+    AFTER_WORKFLOW,
+    GATEWAY_REPORTED,
+    PAYMENT_WORKFLOW,
+    AfterInput,
+    GatewayReport,
+)
+from runtime import attributes
+from runtime.queues import CORE
+from storage.database import Database
+from storage.inbox import InboxEntry, InboxOutcome
+
+_SIGNAL_TIMEOUT: Final = timedelta(seconds=5)
+_WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
+_LOOP_INTERVAL_SECONDS: Final = 2.0
+_BATCH: Final = 100
+_CONCURRENCY: Final = 20
+
+log = structlog.get_logger()
+
+
+class Delivery:
+    """Observes for payments: tells the running workflow, or starts the one for afterwards."""
+
+    def __init__(self, client: Client, database: Database) -> None:
+        self._client = client
+        self._database = database
+
+    async def deliver(self, entry: InboxEntry) -> None:
+        """Deliver one stored event and mark its row; a failure leaves it for the loop."""
+        try:
+            outcome = await self._observe(entry)
+        except RPCError as problem:
+            log.warning(
+                "webhook_delivery_postponed",
+                payment_id=entry.payment_id,
+                event_id=entry.event_id,
+                reason=problem.status.name,
+            )
+            return
+        if outcome is None:
+            return
+        async with self._database.begin() as work:
+            await work.inbox.mark(entry.id, outcome, datetime.now(UTC))
+
+    async def run(self) -> None:
+        """Deliver what is due, every two seconds, until cancelled."""
+        while True:
+            try:
+                while await self.deliver_due() == _BATCH:
+                    pass
+            except Exception:  # noqa: BLE001 - the loop outlives an outage of the database
+                log.exception("webhook_loop_failed")
+            await asyncio.sleep(_LOOP_INTERVAL_SECONDS)
+
+    async def deliver_due(self) -> int:
+        """Deliver one batch of due rows; how many there were."""
+        async with self._database.begin() as work:
+            entries = await work.inbox.claim_due(datetime.now(UTC), _BATCH)
+        slots = asyncio.Semaphore(_CONCURRENCY)
+
+        async def one(entry: InboxEntry) -> None:
+            async with slots:
+                await self.deliver(entry)
+
+        await asyncio.gather(*(one(entry) for entry in entries))
+        return len(entries)
+
+    async def _observe(self, entry: InboxEntry) -> InboxOutcome | None:
+        """Tell whoever must know; None while the payment is claimed but not yet there."""
+        if entry.payment_id is None:
+            return InboxOutcome.IGNORED
+        report = GatewayReport(
+            event_id=f"{entry.gateway.value}/{entry.event_id}", event_type=entry.event_type
+        )
+        handle = self._client.get_workflow_handle(entry.payment_id)
+        try:
+            await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
+        except RPCError as problem:
+            if problem.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        else:
+            return InboxOutcome.DELIVERED
+        return await self._observe_afterwards(entry.payment_id, report)
+
+    async def _observe_afterwards(
+        self, payment_id: str, report: GatewayReport
+    ) -> InboxOutcome | None:
+        async with self._database.begin() as work:
+            record = await work.payments.find(payment_id)
+            claimed = record is None and await work.claims.exists_for(payment_id)
+        if record is None:
+            return None if claimed else InboxOutcome.UNMATCHED
+        await self._client.start_workflow(
+            AFTER_WORKFLOW,
+            AfterInput(payment_id=payment_id, gateway=record.order.gateway),
+            id=after_workflow_id(payment_id),
+            task_queue=CORE,
+            task_timeout=_WORKFLOW_TASK_TIMEOUT,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=GATEWAY_REPORTED,
+            start_signal_args=[report],
+            search_attributes=attributes.at_start(record.order),
+            static_summary=f"after {PAYMENT_WORKFLOW.lower()}: {attributes.summary(record.order)}",
+            rpc_timeout=_SIGNAL_TIMEOUT,
+        )
+        return InboxOutcome.DELIVERED

@@ -1,0 +1,234 @@
+"""What an answer of a gateway does to the record, in one transaction.
+
+One place for every observation, whoever asked for it: webhook, poll, return page or operator.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from billing.errors import AnswerUntrusted, PaymentNotFound
+from billing.payment import AttemptState, Failure, PaymentStatus, Review
+from gateways.gateway import Observation, ObservedState, Receipt
+from storage.database import UnitOfWork
+from storage.ledger import Posting
+from storage.payments import AttemptRecord, PaymentRecord
+
+Answer = Observation | AnswerUntrusted
+
+DEATH_AFTER_EXPIRY: Final = timedelta(seconds=60)
+"""Past its own expiry by this much, an order that shows no payment is dead."""
+
+CLOCK_TOLERANCE: Final = timedelta(seconds=5)
+"""A gateway's clock may close an order this long before ours says it is time."""
+
+
+async def record(
+    work: UnitOfWork,
+    *,
+    payment_id: str,
+    attempt: int,
+    answer: Answer,
+    orders_expire: bool,
+    now: datetime,
+    reviewed: bool,
+) -> None:
+    """Apply one answer to one attempt. A parked payment moves only when `reviewed`."""
+    found = await work.payments.find(payment_id, lock=True)
+    if found is None:
+        raise PaymentNotFound(f"there is no row of payment {payment_id}")
+    order = found.attempt(attempt)
+    if isinstance(answer, AnswerUntrusted):
+        await _park(work, found, order, answer.reason, answer.detail, now)
+        return
+    is_moving = not found.payment.status.is_terminal and (
+        reviewed or found.payment.status is not PaymentStatus.NEEDS_REVIEW
+    )
+    if answer.state is not ObservedState.UNRECOGNISED:
+        await work.payments.set_attempt(
+            payment_id, attempt, gateway_status=answer.status, reference=answer.reference, now=now
+        )
+    match answer.state:
+        case ObservedState.UNRECOGNISED:
+            await _park(
+                work,
+                found,
+                order,
+                "unknown_status",
+                f"{order.gateway.value} reports the status {answer.status!r}, which nobody knows",
+                now,
+            )
+        case ObservedState.PAID:
+            if answer.receipt is not None and (is_moving or found.payment.status.is_terminal):
+                await _receive(work, found, order, answer.receipt, now)
+        case ObservedState.DEAD:
+            await _bury(work, found, order, now, is_moving=is_moving, failure=answer.failure)
+        case ObservedState.ABSENT | ObservedState.PENDING | ObservedState.PROCESSING:
+            is_over = orders_expire and now >= order.expires_at + DEATH_AFTER_EXPIRY
+            if is_over and answer.state is not ObservedState.PROCESSING:
+                await _bury(work, found, order, now, is_moving=is_moving, failure=None)
+            elif is_moving:
+                await _await(work, found, answer, now)
+
+
+async def end(
+    work: UnitOfWork, payment_id: str, status: PaymentStatus, now: datetime, *, reviewed: bool
+) -> None:
+    """Give a payment that is still waiting its final status; a parked one only if `reviewed`."""
+    found = await work.payments.find(payment_id, lock=True)
+    if found is None:
+        raise PaymentNotFound(f"there is no row of payment {payment_id}")
+    standing = found.payment.status
+    if standing.is_terminal or (standing is PaymentStatus.NEEDS_REVIEW and not reviewed):
+        return
+    failure = found.payment.failure
+    if status is PaymentStatus.FAILED:
+        failure = Failure(code="closed_by_operator", message="an operator closed the payment")
+    await work.payments.move(payment_id, status, failure=failure, now=now)
+    await _answer_call(work, found, now)
+
+
+async def _receive(
+    work: UnitOfWork,
+    found: PaymentRecord,
+    order: AttemptRecord,
+    receipt: Receipt,
+    now: datetime,
+) -> None:
+    """Record money once, in the ledger and in the status: kept if the payment waits for it."""
+    payment_id = found.payment.id
+    kept = not found.payment.status.is_terminal
+    is_new = await work.receipts.record(
+        payment_id=payment_id,
+        attempt=order.attempt,
+        gateway=order.gateway,
+        receipt_reference=receipt.gateway_reference,
+        amount_minor=receipt.amount_minor,
+        currency=receipt.currency,
+        paid_at=receipt.paid_at,
+        kept=kept,
+        now=now,
+    )
+    await work.payments.set_attempt(payment_id, order.attempt, state=AttemptState.PAID, now=now)
+    if not is_new:
+        return
+    credited = "revenue" if kept else f"unapplied_receipts:{order.gateway.value}"
+    await work.ledger.post(
+        f"receipt/{order.number}",
+        now,
+        [
+            Posting(
+                f"gateway_clearing:{order.gateway.value}", receipt.amount_minor, receipt.currency
+            ),
+            Posting(credited, -receipt.amount_minor, receipt.currency),
+        ],
+    )
+    if kept:
+        await work.payments.move(
+            payment_id,
+            PaymentStatus.SUCCEEDED,
+            paid_at=receipt.paid_at,
+            gateway_reference=receipt.gateway_reference,
+            now=now,
+        )
+        await _answer_call(work, found, now)
+        return
+    await work.events.append(
+        payment_id,
+        found.order.application,
+        "payment.receipt_unapplied",
+        {
+            "attempt": order.attempt,
+            "amount": receipt.amount_minor,
+            "currency": receipt.currency,
+            "gateway_reference": receipt.gateway_reference,
+        },
+        now,
+    )
+    await work.attention.raise_(
+        payment_id,
+        "unapplied_receipt",
+        f"{order.gateway.value} took {receipt.amount_minor} {receipt.currency} in minor units"
+        f" under {order.number} for a payment that was {found.payment.status.value}",
+        now,
+    )
+
+
+async def _bury(
+    work: UnitOfWork,
+    found: PaymentRecord,
+    order: AttemptRecord,
+    now: datetime,
+    *,
+    is_moving: bool,
+    failure: Failure | None,
+) -> None:
+    """The attempt is dead; a payment with none left alive has no try left."""
+    await work.payments.set_attempt(
+        found.payment.id, order.attempt, state=AttemptState.DEAD, now=now
+    )
+    others = [other for other in found.open_attempts if other.attempt != order.attempt]
+    if others or not is_moving:
+        return
+    if found.payment.status is PaymentStatus.CREATED:
+        return
+    if now + CLOCK_TOLERANCE >= found.payment.expires_at:
+        await work.payments.move(found.payment.id, PaymentStatus.EXPIRED, now=now)
+    else:
+        await work.payments.move(
+            found.payment.id,
+            PaymentStatus.FAILED,
+            failure=failure
+            or Failure(code="closed_by_gateway", message="the gateway closed the order unpaid"),
+            now=now,
+        )
+    await _answer_call(work, found, now)
+
+
+async def _await(
+    work: UnitOfWork, found: PaymentRecord, answer: Observation, now: datetime
+) -> None:
+    """Nothing final: remember the payer's last failed try, and what is being waited for."""
+    if found.payment.status is PaymentStatus.CREATED:
+        return
+    awaited = (
+        PaymentStatus.PROCESSING
+        if answer.state is ObservedState.PROCESSING
+        else PaymentStatus.REQUIRES_ACTION
+    )
+    if answer.failure is not None:
+        await work.payments.record_failure(found.payment.id, answer.failure, now)
+    if found.payment.status is not awaited:
+        await work.payments.move(found.payment.id, awaited, now=now)
+        await _answer_call(work, found, now)
+
+
+async def _park(
+    work: UnitOfWork,
+    found: PaymentRecord,
+    order: AttemptRecord,
+    reason: str,
+    detail: str,
+    now: datetime,
+) -> None:
+    """A machine must not decide this: call for a person, and post nothing.
+
+    An ended payment keeps its status, and the person is called once for what does not change.
+    """
+    payment_id, word = found.payment.id, f"untrusted: {reason}"
+    is_ended = found.payment.status.is_terminal
+    await work.payments.set_attempt(payment_id, order.attempt, gateway_status=word, now=now)
+    if not is_ended:
+        await work.payments.move(
+            payment_id,
+            PaymentStatus.NEEDS_REVIEW,
+            review=Review(reason=reason, detail=detail, since=now),
+            now=now,
+        )
+    if not is_ended or order.gateway_status != word:
+        await work.attention.raise_(payment_id, reason, detail, now)
+
+
+async def _answer_call(work: UnitOfWork, found: PaymentRecord, now: datetime) -> None:
+    """The payment is no longer parked: strike what it was parked for from the list."""
+    if found.payment.review is not None:
+        await work.attention.resolve(found.payment.id, now, found.payment.review.reason)

@@ -1,0 +1,276 @@
+"""What the payment workflow has done: open, settle, close, and the record's own entries.
+
+Every activity can be repeated at any point: rows are inserted once, gateways are asked under
+numbers that never change, receipts are unique, and each status write names the states before it.
+No transaction is open while a gateway is called.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from temporalio import activity
+
+from activities import observations
+from activities.asking import asking
+from billing.errors import AnswerUntrusted, GatewayMisconfigured, InstructionsLost, PaymentNotFound
+from billing.identifiers import MAX_ATTEMPT
+from billing.messages import (
+    ClosePayment,
+    EndPayment,
+    FlagPayment,
+    OpenPayment,
+    PaymentOrder,
+    ReviewDecision,
+    SettlePayment,
+    Standing,
+)
+from billing.payment import AttemptState, Failure, GatewayName, PaymentStatus
+from gateways.gateway import AlreadyOrdered, Gateway, Opened, OpenOutcome, Order, Refused
+from storage.database import Database, UnitOfWork
+from storage.payments import AttemptRecord, PaymentRecord
+
+_REPLACEMENTS_PER_TRY: Final = 3
+
+
+class PaymentActivities:
+    """`gateways` are the ones switched on; a payment's own is among them or was switched off."""
+
+    def __init__(self, database: Database, gateways: Mapping[GatewayName, Gateway]) -> None:
+        self._database = database
+        self._gateways = gateways
+
+    @activity.defn(name="payment.open")
+    async def open(self, request: OpenPayment) -> Standing:
+        """Write the row, place the order, store what the payer needs."""
+        async with self._database.begin() as work:
+            record = await work.payments.insert(request.order, request.now)
+        for _ in range(_REPLACEMENTS_PER_TRY):
+            if record.payment.status is not PaymentStatus.CREATED:
+                break
+            attempt = record.attempts[-1]
+            try:
+                outcome = await self._place(record, attempt)
+            except InstructionsLost:
+                record = await self._replace(record, attempt, request.now)
+                continue
+            if isinstance(outcome, AlreadyOrdered):
+                record = await self._observe(record, attempt, request.now)
+                if record.payment.status is PaymentStatus.CREATED:
+                    record = await self._replace(record, attempt, request.now)
+                continue
+            record = await self._store_outcome(record, attempt, outcome, request.now)
+        return await self._standing(record.payment.id)
+
+    @activity.defn(name="payment.settle")
+    async def settle(self, request: SettlePayment) -> Standing:
+        """Ask what became of the attempts, and record it: receipt, status and event at once."""
+        record = await self._record(request.payment_id)
+        await self._audit(record, request.review, request.now)
+        for attempt in record.attempts:
+            if attempt.state is AttemptState.OPEN or (
+                request.thorough and attempt.state is AttemptState.DEAD
+            ):
+                await self._observe(record, attempt, request.now, request.review)
+        return await self._standing(request.payment_id)
+
+    @activity.defn(name="payment.close")
+    async def close(self, request: ClosePayment) -> Standing:
+        """Query, close, query each open attempt; then end the payment, unless one has paid."""
+        await self._insert_missing(request.order, request.now)
+        record = await self._record(request.payment_id)
+        await self._audit(record, request.review, request.now)
+        for attempt in record.attempts:
+            if attempt.state is AttemptState.OPEN:
+                await self._close_attempt(record, attempt, request)
+        if request.status is not None:
+            async with self._database.begin() as work:
+                await observations.end(
+                    work,
+                    request.payment_id,
+                    request.status,
+                    request.now,
+                    reviewed=request.review is not None,
+                )
+        return await self._standing(request.payment_id)
+
+    @activity.defn(name="payment.end")
+    async def end(self, request: EndPayment) -> Standing:
+        """Give the payment its final status, the gateway being out of reach."""
+        await self._insert_missing(request.order, request.now)
+        async with self._database.begin() as work:
+            await observations.end(
+                work, request.payment_id, request.status, request.now, reviewed=False
+            )
+        return await self._standing(request.payment_id)
+
+    @activity.defn(name="payment.flag")
+    async def flag(self, request: FlagPayment) -> None:
+        """Put the payment on the list of those that wait for a person."""
+        async with self._database.begin() as work:
+            await work.attention.raise_(
+                request.payment_id, request.reason, request.detail, request.now
+            )
+
+    async def _place(self, record: PaymentRecord, attempt: AttemptRecord) -> OpenOutcome:
+        try:
+            with asking(record.order.gateway):
+                return await self._gateway(attempt.gateway).open(order_of(record, attempt))
+        except GatewayMisconfigured as problem:
+            return Refused(Failure(code=problem.code, message=problem.detail))
+
+    async def _store_outcome(
+        self,
+        record: PaymentRecord,
+        attempt: AttemptRecord,
+        outcome: Opened | Refused,
+        now: datetime,
+    ) -> PaymentRecord:
+        payment_id = record.payment.id
+        async with self._database.begin() as work:
+            if isinstance(outcome, Opened):
+                await work.payments.record_opened(
+                    payment_id,
+                    attempt.attempt,
+                    reference=outcome.reference,
+                    next_action=outcome.next_action,
+                    now=now,
+                )
+            else:
+                await work.payments.set_attempt(
+                    payment_id, attempt.attempt, state=AttemptState.DEAD, now=now
+                )
+                await work.payments.move(
+                    payment_id, PaymentStatus.FAILED, failure=outcome.failure, now=now
+                )
+            return await _found(work, payment_id)
+
+    async def _replace(
+        self, record: PaymentRecord, lost: AttemptRecord, now: datetime
+    ) -> PaymentRecord:
+        """Open under the next number. Nobody has the lost one's instructions, so no money is at
+        risk; it is watched all the same until it is dead."""
+        payment_id, following = record.payment.id, lost.attempt + 1
+        async with self._database.begin() as work:
+            if following > MAX_ATTEMPT:
+                await work.payments.move(
+                    payment_id,
+                    PaymentStatus.FAILED,
+                    failure=Failure(
+                        code="attempts_exhausted",
+                        message=f"the gateway lost the instructions of {MAX_ATTEMPT} attempts",
+                    ),
+                    now=now,
+                )
+            else:
+                await work.payments.add_attempt(
+                    payment_id, following, lost.gateway, lost.method, lost.expires_at, now
+                )
+            return await _found(work, payment_id)
+
+    async def _close_attempt(
+        self, record: PaymentRecord, attempt: AttemptRecord, request: ClosePayment
+    ) -> None:
+        record = await self._observe(record, attempt, request.now, request.review)
+        if not record.is_open(attempt.attempt):
+            return
+        with asking(attempt.gateway):
+            await self._gateway(attempt.gateway).close(order_of(record, attempt))
+        await self._observe(record, attempt, request.now, request.review)
+
+    async def _observe(
+        self,
+        record: PaymentRecord,
+        attempt: AttemptRecord,
+        now: datetime,
+        review: ReviewDecision | None = None,
+    ) -> PaymentRecord:
+        """Ask the gateway about one attempt and record its answer in one transaction."""
+        gateway = self._gateway(attempt.gateway)
+        number = review.gateway_number if review is not None else None
+        answer: observations.Answer
+        try:
+            with asking(attempt.gateway):
+                answer = await gateway.query(order_of(record, attempt), gateway_number=number)
+        except AnswerUntrusted as problem:
+            answer = problem
+        async with self._database.begin() as work:
+            await observations.record(
+                work,
+                payment_id=record.payment.id,
+                attempt=attempt.attempt,
+                answer=answer,
+                orders_expire=gateway.capabilities.orders_expire,
+                now=now,
+                reviewed=review is not None,
+            )
+            return await _found(work, record.payment.id)
+
+    async def _insert_missing(self, order: PaymentOrder | None, now: datetime) -> None:
+        if order is not None:
+            async with self._database.begin() as work:
+                await work.payments.insert(order, now)
+
+    async def _audit(
+        self, record: PaymentRecord, review: ReviewDecision | None, now: datetime
+    ) -> None:
+        if review is None:
+            return
+        async with self._database.begin() as work:
+            await work.reviews.record(
+                record.payment.id,
+                action=review.action,
+                reason=review.reason,
+                actor=review.reviewed_by,
+                gateway_number=review.gateway_number,
+                now=now,
+            )
+
+    async def _record(self, payment_id: str) -> PaymentRecord:
+        async with self._database.begin() as work:
+            return await _found(work, payment_id)
+
+    async def _standing(self, payment_id: str) -> Standing:
+        async with self._database.begin() as work:
+            record = await _found(work, payment_id)
+            waiting = await work.attention.open(payment_id)
+        return Standing(
+            payment=record.payment,
+            open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
+            needs_attention=bool(waiting),
+        )
+
+    def _gateway(self, name: GatewayName) -> Gateway:
+        gateway = self._gateways.get(name)
+        if gateway is None:
+            raise GatewayMisconfigured(
+                f"{name.value} is not configured on this worker: set its keys and restart it"
+            )
+        return gateway
+
+
+async def _found(work: UnitOfWork, payment_id: str) -> PaymentRecord:
+    record = await work.payments.find(payment_id)
+    if record is None:
+        raise PaymentNotFound(f"there is no row of payment {payment_id}")
+    return record
+
+
+def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:
+    """An attempt as its gateway is to know it: the same parameters at every repeat."""
+    order = record.order
+    return Order(
+        payment_id=order.payment_id,
+        attempt=attempt.attempt,
+        number=attempt.number,
+        amount_minor=order.amount_minor,
+        currency=order.currency,
+        method=attempt.method,
+        description=order.description,
+        user_id=order.user_id,
+        created_at=order.created_at,
+        expires_at=attempt.expires_at,
+        return_url=order.return_url,
+        payer=order.payer,
+        reference=attempt.reference,
+    )

@@ -1,0 +1,100 @@
+"""The record rebuilds the process: start the workflow of every open row that has none running."""
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from billing.errors import PaymentNotFound
+from billing.messages import PAYMENT_WORKFLOW
+from runtime import attributes
+from runtime.queues import CORE
+from storage.database import Database
+
+SWEEP_INTERVAL_SECONDS: Final = 300.0
+_PAGE: Final = 200
+_CONCURRENCY: Final = 10
+_RPC_TIMEOUT: Final = timedelta(seconds=10)
+_WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
+
+log = structlog.get_logger()
+
+
+class Resumption:
+    """Asks for each workflow by its id: lists in Temporal lag behind, and must not decide."""
+
+    def __init__(self, client: Client, database: Database) -> None:
+        self._client = client
+        self._database = database
+
+    async def resume(self, payment_id: str) -> bool:
+        """Start the payment's workflow from its row; False if one runs or none is needed.
+
+        Raises PaymentNotFound.
+        """
+        async with self._database.begin() as work:
+            record = await work.payments.find(payment_id)
+        if record is None:
+            raise PaymentNotFound(f"there is no payment {payment_id}")
+        is_over = record.payment.status.is_terminal and not record.open_attempts
+        if is_over or await self._is_running(payment_id):
+            return False
+        try:
+            await self._client.start_workflow(
+                PAYMENT_WORKFLOW,
+                record.order.model_copy(update={"resumed": True}),
+                id=payment_id,
+                task_queue=CORE,
+                task_timeout=_WORKFLOW_TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                search_attributes=attributes.at_start(record.order),
+                static_summary=attributes.summary(record.order),
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return False
+        log.info("payment_resumed", payment_id=payment_id, status=record.payment.status.value)
+        return True
+
+    async def sweep(self) -> int:
+        """Resume every open row that has no workflow running; how many were started."""
+        started, after = 0, None
+        while True:
+            async with self._database.begin() as work:
+                page = await work.payments.unfinished(after, _PAGE)
+            if not page:
+                return started
+            slots = asyncio.Semaphore(_CONCURRENCY)
+
+            async def one(payment_id: str, slots: asyncio.Semaphore = slots) -> bool:
+                async with slots:
+                    return await self.resume(payment_id)
+
+            started += sum(await asyncio.gather(*(one(payment_id) for payment_id in page)))
+            after = page[-1]
+
+    async def run(self) -> None:
+        """Sweep now and every few minutes, until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except Exception:  # noqa: BLE001 - the loop outlives an outage of either server
+                log.exception("sweep_failed")
+            await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
+
+    async def _is_running(self, payment_id: str) -> bool:
+        try:
+            description = await self._client.get_workflow_handle(payment_id).describe(
+                rpc_timeout=_RPC_TIMEOUT
+            )
+        except RPCError as problem:
+            if problem.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+        return description.status is WorkflowExecutionStatus.RUNNING

@@ -1,0 +1,163 @@
+"""The worker: `python -m worker [--role all|core|gateways]`.
+
+`core` runs workflows, the activities that call no gateway, the webhook loop and the sweep;
+`gateways` runs one activity worker for each configured gateway, on that gateway's own queue.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.delivery import Delivery
+from activities.payment import PaymentActivities
+from activities.resumption import Resumption
+from billing.errors import SettingError
+from billing.payment import GatewayName
+from gateways.gateway import Gateway
+from gateways.registry import build_gateways
+from runtime.cipher import Cipher
+from runtime.interceptor import ActivityInterceptor
+from runtime.logs import configure_logs
+from runtime.queues import CORE, gateway_queue
+from runtime.settings import Settings, load_settings
+from runtime.temporal import connect, warn_of_short_retention
+from storage.database import Database
+from workflows import WORKFLOWS
+
+Role = Literal["all", "core", "gateways"]
+
+GRACEFUL_SHUTDOWN: Final = timedelta(seconds=35)
+STICKY_SCHEDULE_TO_START: Final = timedelta(seconds=2)
+
+# Five pollers at the default ratio leave one for new workflows, which then wait seconds for their
+# first task; ten with a larger share of fresh ones keep the tail short (docs/decisions/0007).
+_POLLERS: Final = PollerBehaviorSimpleMaximum(maximum=10)
+_STICKY_RATIO: Final = 0.6
+
+# The sandbox keeps workflow code deterministic; what it need not load again for every run is
+# passed through, and ruff keeps that free of clocks and randomness.
+WORKFLOW_RUNNER: Final = SandboxedWorkflowRunner(
+    restrictions=SandboxRestrictions.default.with_passthrough_modules(
+        "activities", "billing", "gateways", "runtime", "storage", "pydantic", "pydantic_core",
+        "structlog", "sqlalchemy", "httpx", "stripe", "cryptography",
+    )
+)  # fmt: skip
+
+log = structlog.get_logger()
+
+
+def build_workers(
+    client: Client,
+    database: Database,
+    gateways: Mapping[GatewayName, Gateway],
+    settings: Settings,
+    role: Role = "all",
+    *,
+    max_cached_workflows: int = 1000,
+) -> list[Worker]:
+    """The workers of one role, wired and not yet running."""
+    payments = PaymentActivities(database, gateways)
+    workers: list[Worker] = []
+    if role in ("all", "core"):
+        workers.append(
+            Worker(
+                client,
+                task_queue=CORE,
+                workflows=WORKFLOWS,
+                activities=[payments.end, payments.flag],
+                workflow_runner=WORKFLOW_RUNNER,
+                interceptors=[ActivityInterceptor()],
+                max_cached_workflows=max_cached_workflows,
+                workflow_task_poller_behavior=_POLLERS,
+                nonsticky_to_sticky_poll_ratio=_STICKY_RATIO,
+                sticky_queue_schedule_to_start_timeout=STICKY_SCHEDULE_TO_START,
+                graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
+            )
+        )
+    if role in ("all", "gateways"):
+        workers += [
+            Worker(
+                client,
+                task_queue=gateway_queue(name),
+                activities=[payments.open, payments.settle, payments.close],
+                interceptors=[ActivityInterceptor()],
+                activity_task_poller_behavior=_POLLERS,
+                max_task_queue_activities_per_second=settings.gateway_rate_limits.get(name),
+                graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
+            )
+            for name in gateways
+        ]
+    return workers
+
+
+async def run(settings: Settings, role: Role = "all") -> None:
+    """Work until SIGTERM or SIGINT, then let what is under way finish."""
+    cipher = Cipher(settings.encryption_keys)
+    gateways = build_gateways(settings)
+    database = Database(
+        settings.database_url.get_secret_value(), cipher, application_name="everbill worker"
+    )
+    try:
+        client = await connect(cipher, identity=f"worker-{os.getpid()}")
+        await warn_of_short_retention(client)
+        async with contextlib.AsyncExitStack() as stack:
+            for worker in build_workers(client, database, gateways, settings, role):
+                await stack.enter_async_context(worker)
+            async with asyncio.TaskGroup() as loops:
+                tasks = [loops.create_task(_until_stopped())]
+                if role in ("all", "core"):
+                    tasks.append(loops.create_task(Delivery(client, database).run()))
+                    tasks.append(loops.create_task(Resumption(client, database).run()))
+                log.info(
+                    "worker_ready", role=role, gateways=sorted(name.value for name in gateways)
+                )
+                _announce_ready()
+                await tasks[0]
+                for task in tasks[1:]:
+                    task.cancel()
+    finally:
+        for gateway in gateways.values():
+            await gateway.aclose()
+        await database.dispose()
+
+
+async def _until_stopped() -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    log.info("worker_stopping", grace_seconds=GRACEFUL_SHUTDOWN.total_seconds())
+
+
+def _announce_ready() -> None:
+    ready_file = os.environ.get("EVERBILL_READY_FILE")
+    if ready_file:
+        Path(ready_file).touch()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument("--role", choices=("all", "core", "gateways"), default="all")
+    role: Role = parser.parse_args().role
+    try:
+        settings = load_settings()
+        configure_logs("worker", settings.log_level)
+        asyncio.run(run(settings, role))
+    except SettingError as problem:
+        sys.exit(f"everbill worker: {problem}")
+
+
+if __name__ == "__main__":
+    main()

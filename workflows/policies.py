@@ -1,0 +1,66 @@
+"""Every time-out and retry policy of the workflows, named and explained."""
+
+from datetime import timedelta
+from typing import Final
+
+from temporalio.common import RetryPolicy
+
+# A worker that died is noticed by its missing heartbeats (one a second), not by the full
+# start-to-close; that one bounds a call to a gateway (20 s) and the transactions around it.
+ACTIVITY_START_TO_CLOSE: Final = timedelta(seconds=30)
+ACTIVITY_HEARTBEAT: Final = timedelta(seconds=3)
+
+# An unknown outcome is asked after on a widening schedule for as long as the caller's
+# schedule-to-close allows; there is no count of tries, only time.
+UNKNOWN_OUTCOME: Final = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=60),
+)
+
+# The record is our own database: short pauses, and never give up.
+RECORD: Final = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=10),
+)
+
+# Webhooks do the work; polls are for those that never come. Never more than these eight.
+POLL_DELAYS: Final = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=1),
+    timedelta(minutes=3),
+    timedelta(minutes=5),
+    timedelta(minutes=10),
+    timedelta(minutes=30),
+    timedelta(minutes=30),
+)
+
+# How long query, close, query may go without an answer before a payment that was canceled or has
+# expired takes its final status all the same; its attempts stay watched.
+CLOSING_BUDGET: Final = timedelta(seconds=60)
+
+# The last try at an answer for a payment whose deadline is near or past.
+LEAST_BUDGET: Final = timedelta(seconds=5)
+
+# Attempts that outlive their payment are closed and queried until the gateway calls them dead.
+# WeChat Pay may refuse to close in an order's first five minutes, hence the rounds at first;
+# afterwards a gateway that is down for days is still met again.
+WATCH_DELAYS: Final = (
+    timedelta(seconds=15),
+    timedelta(seconds=45),
+    timedelta(minutes=2),
+    timedelta(minutes=5),
+    timedelta(minutes=10),
+    timedelta(minutes=30),
+    timedelta(hours=1),
+    timedelta(hours=6),
+    timedelta(hours=24),
+    timedelta(hours=24),
+    timedelta(hours=24),
+)
+
+# Orders at Alipay and WeChat Pay die by themselves at their expiry; 60 s past it a query that
+# shows no payment settles the matter, and one second more keeps the two clocks apart.
+DEATH_AFTER_EXPIRY: Final = timedelta(seconds=61)
