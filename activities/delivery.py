@@ -64,7 +64,7 @@ class Delivery:
             try:
                 while await self.deliver_due() == _BATCH:
                     pass
-            except Exception:  # noqa: BLE001 - the loop outlives an outage of the database
+            except Exception:
                 log.exception("webhook_loop_failed")
             await asyncio.sleep(_LOOP_INTERVAL_SECONDS)
 

@@ -84,7 +84,7 @@ class Resumption:
         while True:
             try:
                 await self.sweep()
-            except Exception:  # noqa: BLE001 - the loop outlives an outage of either server
+            except Exception:
                 log.exception("sweep_failed")
             await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
