@@ -22,7 +22,8 @@ class Order:
     """One attempt at a payment, as a gateway is to know it.
 
     `number` is our own order number (`billing.identifiers.attempt_number`), `expires_at` the
-    absolute instant after which the gateway takes no money for it.
+    absolute instant after which the gateway takes no money for it, and `reference` the gateway's
+    own number where an earlier answer told it.
     """
 
     payment_id: str
@@ -37,6 +38,7 @@ class Order:
     expires_at: datetime
     return_url: str | None = None
     payer: Payer | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
