@@ -6,12 +6,14 @@ shortened for a sandbox. After a restart the open ones continue.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -30,6 +32,7 @@ _TIMEOUT_SECONDS: Final = 10.0
 _ANSWER_KEPT: Final = 200
 _REORDER_CEILING_SECONDS: Final = 20.0
 
+_log = logging.getLogger(__name__)
 _of_this_request: ContextVar[list[str] | None] = ContextVar("deliveries_of_request", default=None)
 
 
@@ -107,13 +110,13 @@ class Delivery:
                 "created_at": now,
                 "state": WITHHELD if fault and fault.name == "never" else WAITING,
                 "fault": fault.name if fault else None,
-                "copies": int(fault.number("copies", 1)) if _is(fault, "duplicate") else 0,
+                "copies": _extra_copies(fault),
                 "next_at": now + _hold_seconds(fault),
                 "rounds": 0,
                 "tries": [],
             },
         )
-        if _is(fault, "reorder"):
+        if fault and fault.name == "reorder":
             self._reordered[delivery_id] = gateway
         self._hold(delivery_id)
         return delivery_id
@@ -205,13 +208,15 @@ class Delivery:
                 self._busy_orders.add(order)
                 task = asyncio.create_task(self._send(document))
                 self._sending[delivery_id] = task
-                task.add_done_callback(lambda _, done=document: self._finish(done))
+                task.add_done_callback(partial(self._finish, document))
         return min(pauses, default=None)
 
-    def _finish(self, document: Document) -> None:
+    def _finish(self, document: Document, task: asyncio.Task[None]) -> None:
         del self._sending[document["id"]]
         self._busy_orders.discard((document["gateway"], document["number"]))
         self._wake.set()
+        if not task.cancelled() and task.exception():
+            _log.error("webhook %s was not sent", document["id"], exc_info=task.exception())
 
     async def _send(self, document: Document) -> None:
         rules = self.rules[document["gateway"]]
@@ -235,9 +240,7 @@ class Delivery:
             self._book.put(KIND, document["id"], current)
             self._let_reordered_follow(document)
 
-    async def _post(
-        self, document: Document, rules: WebhookRules, forged: bool
-    ) -> dict[str, Any]:
+    async def _post(self, document: Document, rules: WebhookRules, forged: bool) -> dict[str, Any]:
         """One try, told in the form in which the book keeps it."""
         if self._client is None:
             raise RuntimeError("webhooks are delivered only while Delivery.running() is entered")
@@ -266,8 +269,8 @@ class Delivery:
                 self._book.put(KIND, delivery_id, held | {"next_at": time.time()})
 
 
-def _is(fault: Fault | None, name: str) -> bool:
-    return fault is not None and fault.name == name
+def _extra_copies(fault: Fault | None) -> int:
+    return int(fault.number("copies", 1)) if fault and fault.name == "duplicate" else 0
 
 
 def _hold_seconds(fault: Fault | None) -> float:

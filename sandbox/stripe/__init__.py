@@ -1,0 +1,74 @@
+"""Stripe, as far as PaymentIntents with cards need it; a `sandbox.core.Provider`."""
+
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from sandbox.core import Keys, OrderLine, Payer, Sandbox
+from sandbox.delivery import Message, WebhookRules
+from sandbox.stripe.intents import NAME, Intents
+from sandbox.stripe.objects import make_id
+from sandbox.stripe.payer import CardPayer, order_lines, payer_routes
+from sandbox.stripe.routes import api_routes
+
+__all__ = ["NAME", "make_keys", "orders", "payer", "routes", "settings", "webhook_rules"]
+
+_RETRY_DELAYS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Stripe repeats for three days with a growing pause; this is the same shape in ten minutes."""
+
+
+def make_keys() -> Keys:
+    return {
+        "secret_key": make_id("sk_test", 48),
+        "publishable_key": make_id("pk_test", 48),
+        "webhook_secret": make_id("whsec", 32),
+    }
+
+
+def settings(keys: Keys, url: str) -> dict[str, str]:
+    return {
+        "EVERBILL_STRIPE_SECRET_KEY": keys["secret_key"],
+        "EVERBILL_STRIPE_PUBLISHABLE_KEY": keys["publishable_key"],
+        "EVERBILL_STRIPE_WEBHOOK_SECRETS": keys["webhook_secret"],
+        "EVERBILL_STRIPE_API_BASE": url,
+    }
+
+
+def routes(sandbox: Sandbox) -> APIRouter:
+    intents = Intents(sandbox)
+    router = APIRouter()
+    router.include_router(payer_routes(sandbox, CardPayer(sandbox, intents), intents))
+    router.include_router(api_routes(sandbox, intents))
+    return router
+
+
+def payer(sandbox: Sandbox) -> Payer:
+    return CardPayer(sandbox, Intents(sandbox))
+
+
+def webhook_rules(sandbox: Sandbox) -> WebhookRules:
+    secret = sandbox.keys[NAME]["webhook_secret"]
+
+    def sign(event: dict[str, Any], forged: bool) -> Message:
+        content = json.dumps(event, indent=2).encode()
+        moment = int(time.time())
+        key = f"{secret}forged" if forged else secret
+        digest = hmac.new(key.encode(), b"%d." % moment + content, hashlib.sha256).hexdigest()
+        return Message(
+            {
+                "Content-Type": "application/json; charset=utf-8",
+                "Stripe-Signature": f"t={moment},v1={digest}",
+                "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+            },
+            content,
+        )
+
+    return WebhookRules(sign, lambda status, body: 200 <= status < 300, _RETRY_DELAYS)
+
+
+def orders(sandbox: Sandbox, limit: int) -> list[OrderLine]:
+    return order_lines(sandbox, limit)

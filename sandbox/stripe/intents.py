@@ -1,0 +1,301 @@
+"""PaymentIntents: their life, the charges they make and the events that tell of it.
+
+Every method that changes something belongs into a transaction of the book. A decline is raised
+as StripeError with `executed` set, after its changes are made: the caller commits all the same.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from sandbox.book import Document
+from sandbox.core import Sandbox
+from sandbox.stripe.cards import Card, Problem, problem_of
+from sandbox.stripe.errors import StripeError, missing
+from sandbox.stripe.objects import (
+    make_id,
+    new_charge,
+    new_event,
+    new_intent,
+    new_payment_method,
+    unix,
+)
+
+NAME: Final = "stripe"
+INTENT: Final = "stripe_intent"
+CHARGE: Final = "stripe_charge"
+EVENT: Final = "stripe_event"
+CANCELABLE: Final = (
+    "requires_payment_method",
+    "requires_capture",
+    "requires_confirmation",
+    "requires_action",
+    "processing",
+)
+_CONFIRMABLE: Final = ("requires_payment_method", "requires_confirmation", "requires_action")
+_WEBHOOK_PATH: Final = "/api/v1/payment/webhook/stripe"
+_AUTHENTICATION_REQUIRED: Final = Problem(
+    "authentication_required",
+    "authentication_required",
+    "Your card was declined. This transaction requires authentication.",
+)
+_AUTHENTICATION_FAILED: Final = (
+    "The provided PaymentMethod has failed authentication. You can provide payment_method_data"
+    " or a new PaymentMethod to attempt to fulfill this PaymentIntent again."
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The request behind a change, as its events name it."""
+
+    request_id: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class NewIntent:
+    """What a PaymentIntent is created with; `fields` are copied onto it."""
+
+    amount: int
+    currency: str
+    fields: Document
+
+
+class Intents:
+    """The PaymentIntents of the sandbox's one Stripe account."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._book = sandbox.book
+
+    def create(self, wanted: NewIntent, card: Card | None, origin: Origin) -> Document:
+        """The kept document of a new intent, with a card on it if one is given."""
+        intent = new_intent(wanted.amount, wanted.currency, self._now()) | wanted.fields
+        metadata = intent["metadata"]
+        attempt = str(metadata.get("attempt", "1"))
+        kept: Document = {
+            "object": intent,
+            "reference": metadata.get("payment_id", intent["id"]),
+            "attempt": int(attempt) if attempt.isdigit() else 1,
+            "card": None,
+            "source": None,
+        }
+        if card:
+            intent["status"] = "requires_confirmation"
+            self._put_card(kept, card)
+        self._keep(kept)
+        self._tell(kept, "payment_intent.created", intent, origin)
+        return kept
+
+    def get(self, intent_id: str) -> Document:
+        """The kept document: the intent under `object`, and what Stripe would not show. Raises
+        StripeError (404)."""
+        kept = self._book.get(INTENT, intent_id)
+        if kept is None:
+            raise missing("payment_intent", intent_id)
+        return kept
+
+    def of_payment(self, reference: str, attempt: int | None) -> Document | None:
+        """The intent of a payment's attempt; without an attempt that of its last one."""
+        found = self._book.find(INTENT, reference=reference)
+        fitting = [kept for kept in found if attempt in (None, kept["attempt"])]
+        return max(fitting, key=lambda kept: int(kept["attempt"]), default=None)
+
+    def confirm(
+        self,
+        kept: Document,
+        card: Card | None,
+        origin: Origin,
+        *,
+        return_url: str | None = None,
+        authentication_possible: bool = True,
+    ) -> Document:
+        """Try to take the money. The intent, succeeded or requiring action; raises StripeError."""
+        intent: Document = kept["object"]
+        self._check_confirmable(kept, card)
+        if card:
+            self._put_card(kept, card)
+        used = Card(**kept["card"])
+        intent |= {"next_action": None, "last_payment_error": None}
+        if used.needs_3ds and not authentication_possible:
+            return self._decline(kept, used, _AUTHENTICATION_REQUIRED, origin)
+        if used.needs_3ds:
+            return self._ask_for_authentication(kept, return_url, origin)
+        return self._charge(kept, used, origin)
+
+    def authenticate(self, kept: Document, succeeded: bool) -> Document:
+        """The payer is done at the bank's page. The intent; raises StripeError."""
+        intent: Document = kept["object"]
+        if intent["status"] != "requires_action":
+            raise self._unexpected(
+                intent,
+                f"This PaymentIntent has a status of {intent['status']}: there is nothing to"
+                " authenticate.",
+            )
+        intent["next_action"] = None
+        if succeeded:
+            return self._charge(kept, Card(**kept["card"]), Origin())
+        intent |= {
+            "status": "requires_payment_method",
+            "payment_method": None,
+            "last_payment_error": {
+                "code": "payment_intent_authentication_failure",
+                "doc_url": (
+                    "https://stripe.com/docs/error-codes/payment-intent-authentication-failure"
+                ),
+                "message": _AUTHENTICATION_FAILED,
+                "payment_method": kept["payment_method"],
+                "type": "invalid_request_error",
+            },
+        }
+        self._keep(kept)
+        self._tell(kept, "payment_intent.payment_failed", intent, Origin())
+        return intent
+
+    def cancel(self, kept: Document, reason: str | None, origin: Origin) -> Document:
+        """The canceled intent. Raises StripeError where it is succeeded or canceled already."""
+        intent: Document = kept["object"]
+        if intent["status"] not in CANCELABLE:
+            raise self._unexpected(
+                intent,
+                "You cannot cancel this PaymentIntent because it has a status of"
+                f" {intent['status']}. Only a PaymentIntent with one of the following statuses may"
+                f" be canceled: {', '.join(CANCELABLE)}.",
+            )
+        intent |= {
+            "status": "canceled",
+            "canceled_at": self._now(),
+            "cancellation_reason": reason,
+            "next_action": None,
+        }
+        self._keep(kept)
+        self._tell(kept, "payment_intent.canceled", intent, origin)
+        return intent
+
+    def _check_confirmable(self, kept: Document, card: Card | None) -> None:
+        intent: Document = kept["object"]
+        status = intent["status"]
+        if status == "succeeded":
+            raise self._unexpected(
+                intent,
+                "You cannot confirm this PaymentIntent because it has already succeeded after"
+                " being previously confirmed.",
+            )
+        if status not in _CONFIRMABLE:
+            raise self._unexpected(
+                intent,
+                "This PaymentIntent's payment_method could not be updated because it has a status"
+                f" of {status}. You may only update the payment_method of a PaymentIntent with one"
+                f" of the following statuses: {', '.join(_CONFIRMABLE)}.",
+            )
+        if card is None and intent["payment_method"] is None:
+            raise self._unexpected(
+                intent,
+                "You cannot confirm this PaymentIntent because it's missing a payment method. You"
+                " can either update the PaymentIntent with a payment method and then confirm it"
+                " again, or confirm it again directly with a payment method or ConfirmationToken.",
+            )
+
+    def _ask_for_authentication(
+        self, kept: Document, return_url: str | None, origin: Origin
+    ) -> Document:
+        intent: Document = kept["object"]
+        kept["source"] = make_id("src")
+        page = f"{self._sandbox.url}/stripe/3ds/{intent['id']}?source={kept['source']}"
+        intent |= {
+            "status": "requires_action",
+            "next_action": {
+                "type": "redirect_to_url",
+                "redirect_to_url": {"return_url": return_url, "url": page},
+            },
+        }
+        self._keep(kept)
+        self._tell(kept, "payment_intent.requires_action", intent, origin)
+        return intent
+
+    def _charge(self, kept: Document, card: Card, origin: Origin) -> Document:
+        if card.decline:
+            return self._decline(kept, card, problem_of(card.decline), origin)
+        intent: Document = kept["object"]
+        charge = new_charge(intent, intent["payment_method"], card, None, self._now())
+        self._book.put(CHARGE, charge["id"], charge)
+        self._book.record_charge(
+            NAME,
+            kept["reference"],
+            kept["attempt"],
+            intent["id"],
+            intent["amount"],
+            intent["currency"],
+            charge["id"],
+            self._sandbox.clock(),
+        )
+        intent |= {
+            "status": "succeeded",
+            "amount_received": intent["amount"],
+            "latest_charge": charge["id"],
+        }
+        self._keep(kept)
+        self._tell(kept, "charge.succeeded", charge, origin)
+        self._tell(kept, "payment_intent.succeeded", intent, origin)
+        return intent
+
+    def _decline(self, kept: Document, card: Card, problem: Problem, origin: Origin) -> Document:
+        intent: Document = kept["object"]
+        method = kept["payment_method"]
+        charge = new_charge(intent, method["id"], card, problem, self._now())
+        self._book.put(CHARGE, charge["id"], charge)
+        told: Document = {
+            "charge": charge["id"],
+            "decline_code": problem.decline_code,
+            "payment_method": method,
+        }
+        if problem.advice_code:
+            told["advice_code"] = problem.advice_code
+        error = StripeError(
+            402, problem.message, type="card_error", code=problem.code, executed=True, **told
+        )
+        intent |= {
+            "status": "requires_payment_method",
+            "payment_method": None,
+            "latest_charge": charge["id"],
+            "last_payment_error": dict(error.body["error"]),
+        }
+        self._keep(kept)
+        self._tell(kept, "charge.failed", charge, origin)
+        self._tell(kept, "payment_intent.payment_failed", intent, origin)
+        error.body["error"]["payment_intent"] = intent
+        raise error
+
+    def _put_card(self, kept: Document, card: Card) -> None:
+        kept["card"] = asdict(card)
+        kept["payment_method"] = new_payment_method(card, self._now())
+        kept["object"]["payment_method"] = kept["payment_method"]["id"]
+
+    def _tell(self, kept: Document, event_type: str, subject: Document, origin: Origin) -> None:
+        event = new_event(
+            event_type, subject, self._now(), origin.request_id, origin.idempotency_key
+        )
+        self._book.put(EVENT, event["id"], event)
+        self._sandbox.delivery.enqueue(
+            NAME,
+            url=f"{self._sandbox.public_url}{_WEBHOOK_PATH}",
+            number=kept["object"]["id"],
+            reference=kept["reference"],
+            event_type=event_type,
+            payload=event,
+        )
+
+    def _unexpected(self, intent: Document, message: str) -> StripeError:
+        return StripeError(
+            400,
+            message,
+            code="payment_intent_unexpected_state",
+            executed=True,
+            payment_intent=intent,
+        )
+
+    def _keep(self, kept: Document) -> None:
+        self._book.put(INTENT, kept["object"]["id"], kept)
+
+    def _now(self) -> int:
+        return unix(self._sandbox.clock())

@@ -1,0 +1,126 @@
+"""Stripe's lists, newest first, and the balance."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from sandbox.book import Book, Document
+from sandbox.core import Sandbox
+from sandbox.delivery import DELIVERED, KIND
+from sandbox.stripe.errors import StripeError, missing
+from sandbox.stripe.forms import Form
+from sandbox.stripe.intents import CHARGE, EVENT, INTENT, NAME
+from sandbox.stripe.parameters import LIST, check_known, read_integer
+
+_CHUNK: Final = 100
+_COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
+    "gt": lambda created, bound: created > bound,
+    "gte": lambda created, bound: created >= bound,
+    "lt": lambda created, bound: created < bound,
+    "lte": lambda created, bound: created <= bound,
+}
+
+
+class Lists:
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._book = sandbox.book
+
+    def intents(self, form: Form) -> Document:
+        return self._page("/v1/payment_intents", INTENT, form, ("customer",))
+
+    def charges(self, form: Form) -> Document:
+        return self._page("/v1/charges", CHARGE, form, ("customer", "payment_intent"))
+
+    def events(self, form: Form) -> Document:
+        types = form.get("types")
+        wanted = set(types) if isinstance(types, list) else None
+
+        def fits(event: Document) -> bool:
+            return (wanted is None or event["type"] in wanted) and (
+                "delivery_success" not in form
+                or form["delivery_success"] == str(self._was_delivered(event)).lower()
+            )
+
+        return self._page("/v1/events", EVENT, form, ("type",), fits)
+
+    def balance(self) -> Document:
+        taken: Counter[str] = Counter()
+        for charge in self._book.charges():
+            if charge["gateway"] == NAME:
+                taken[charge["currency"].lower()] += charge["amount"] - charge["refunded"]
+        pending = [
+            {"amount": amount, "currency": currency, "source_types": {"card": amount}}
+            for currency, amount in (taken or {"usd": 0}).items()
+        ]
+        available = [entry | {"amount": 0, "source_types": {"card": 0}} for entry in pending]
+        return {"object": "balance", "available": available, "livemode": False, "pending": pending}
+
+    def _page(
+        self,
+        url: str,
+        kind: str,
+        form: Form,
+        equal: tuple[str, ...],
+        fits: Callable[[Document], bool] = lambda item: True,
+    ) -> Document:
+        check_known(form, LIST)
+        limit = read_integer(form, "limit") if "limit" in form else 10
+        if not 1 <= limit <= 100:
+            raise StripeError(400, "This value must be between 1 and 100.", param="limit")
+        after = form.get("starting_after")
+        if after is not None and self._book.get(kind, after) is None:
+            raise missing(kind.removeprefix("stripe_"), after, "starting_after")
+        in_time = _created_filter(form.get("created"))
+        found: list[Document] = []
+        while chunk := self._book.newest(kind, _CHUNK, after=after):
+            items = [entry["object"] if kind == INTENT else entry for entry in chunk]
+            found += [
+                item
+                for item in items
+                if in_time(item["created"])
+                and all(form.get(name, item[name]) == item[name] for name in equal)
+                and fits(item)
+            ]
+            if len(found) > limit:
+                break
+            after = items[-1]["id"]
+        inner = {"expand": [path.removeprefix("data.") for path in form.get("expand", [])]}
+        data = [expanded(self._book, item, inner) for item in found[:limit]]
+        return {"object": "list", "data": data, "has_more": len(found) > limit, "url": url}
+
+    def _was_delivered(self, event: Document) -> bool:
+        subject = event["data"]["object"]
+        number = subject.get("payment_intent", subject["id"])
+        return any(
+            delivery["payload"]["id"] == event["id"] and delivery["state"] == DELIVERED
+            for delivery in self._book.find(KIND, number=number)
+        )
+
+
+def expanded(book: Book, item: Document, form: Form) -> Document:
+    """The object with what `expand` names put in its place. Raises StripeError."""
+    kinds = {"latest_charge": CHARGE, "payment_intent": INTENT}
+    for path in form.get("expand", []):
+        if path not in kinds or path not in item:
+            raise StripeError(400, f"This property cannot be expanded ({path}).", param="expand")
+        if item[path]:
+            found = book.get(kinds[path], item[path]) or {}
+            item = item | {path: found["object"] if path == "payment_intent" else found}
+    return item
+
+
+def _created_filter(created: Any) -> Callable[[int], bool]:
+    bounds = created if isinstance(created, dict) else {"gte": created, "lte": created}
+    if created is None:
+        bounds = {}
+    checks = []
+    for name in bounds:
+        if name not in _COMPARISONS:
+            raise StripeError(
+                400,
+                f"Received unknown parameter: created[{name}]",
+                code="parameter_unknown",
+                param="created",
+            )
+        checks.append((_COMPARISONS[name], read_integer(bounds, name)))
+    return lambda moment: all(compare(moment, bound) for compare, bound in checks)

@@ -1,0 +1,203 @@
+"""Stripe's objects as its API version 2026-10-28.endive shows them."""
+
+import secrets
+import string
+from datetime import datetime
+from typing import Final
+
+from sandbox.book import Document
+from sandbox.stripe.cards import Card, Problem
+
+API_VERSION: Final = "2026-10-28.endive"
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+_HIDDEN_FROM_BROWSERS: Final = (
+    "amount_received",
+    "application",
+    "customer",
+    "latest_charge",
+    "metadata",
+    "on_behalf_of",
+    "statement_descriptor",
+    "statement_descriptor_suffix",
+    "transfer_group",
+)
+
+
+def make_id(prefix: str, length: int = 24) -> str:
+    return f"{prefix}_{''.join(secrets.choice(_ALPHABET) for _ in range(length))}"
+
+
+def unix(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def new_intent(amount: int, currency: str, created: int) -> Document:
+    """A PaymentIntent that waits for a payment method."""
+    intent_id = make_id("pi")
+    return {
+        "id": intent_id,
+        "object": "payment_intent",
+        "amount": amount,
+        "amount_capturable": 0,
+        "amount_details": {"tip": {}},
+        "amount_received": 0,
+        "application": None,
+        "application_fee_amount": None,
+        "automatic_payment_methods": {"allow_redirects": "always", "enabled": True},
+        "canceled_at": None,
+        "cancellation_reason": None,
+        "capture_method": "automatic_async",
+        "client_secret": make_id(f"{intent_id}_secret", 25),
+        "confirmation_method": "automatic",
+        "created": created,
+        "currency": currency,
+        "customer": None,
+        "description": None,
+        "last_payment_error": None,
+        "latest_charge": None,
+        "livemode": False,
+        "metadata": {},
+        "next_action": None,
+        "on_behalf_of": None,
+        "payment_method": None,
+        "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
+        "payment_method_types": ["card"],
+        "processing": None,
+        "receipt_email": None,
+        "review": None,
+        "setup_future_usage": None,
+        "shipping": None,
+        "statement_descriptor": None,
+        "statement_descriptor_suffix": None,
+        "status": "requires_payment_method",
+        "transfer_data": None,
+        "transfer_group": None,
+    }
+
+
+def browser_view(intent: Document) -> Document:
+    """The part of a PaymentIntent that a publishable key may see."""
+    return {name: value for name, value in intent.items() if name not in _HIDDEN_FROM_BROWSERS}
+
+
+def new_payment_method(card: Card, created: int) -> Document:
+    return {
+        "id": make_id("pm"),
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": _no_billing_details(),
+        "card": _card_details(card) | {"networks": {"available": [card.brand], "preferred": None}},
+        "created": created,
+        "customer": None,
+        "livemode": False,
+        "metadata": {},
+        "type": "card",
+    }
+
+
+def new_charge(
+    intent: Document, method_id: str, card: Card, problem: Problem | None, created: int
+) -> Document:
+    """The try to take an intent's money: taken, or failed for `problem`."""
+    return {
+        "id": make_id("ch"),
+        "object": "charge",
+        "amount": intent["amount"],
+        "amount_captured": 0 if problem else intent["amount"],
+        "amount_refunded": 0,
+        "application": None,
+        "balance_transaction": None,
+        "billing_details": _no_billing_details(),
+        "calculated_statement_descriptor": "EVERBILL SANDBOX",
+        "captured": problem is None,
+        "created": created,
+        "currency": intent["currency"],
+        "customer": intent["customer"],
+        "description": intent["description"],
+        "disputed": False,
+        "failure_balance_transaction": None,
+        "failure_code": problem.code if problem else None,
+        "failure_message": problem.message if problem else None,
+        "fraud_details": {},
+        "livemode": False,
+        "metadata": intent["metadata"],
+        "on_behalf_of": None,
+        "outcome": _outcome(problem),
+        "paid": problem is None,
+        "payment_intent": intent["id"],
+        "payment_method": method_id,
+        "payment_method_details": {"card": _card_details(card), "type": "card"},
+        "receipt_email": intent["receipt_email"],
+        "receipt_url": None,
+        "refunded": False,
+        "review": None,
+        "shipping": None,
+        "statement_descriptor": None,
+        "statement_descriptor_suffix": intent["statement_descriptor_suffix"],
+        "status": "failed" if problem else "succeeded",
+        "transfer_data": None,
+        "transfer_group": None,
+    }
+
+
+def new_event(
+    event_type: str,
+    subject: Document,
+    created: int,
+    request_id: str | None,
+    idempotency_key: str | None,
+) -> Document:
+    return {
+        "id": make_id("evt"),
+        "object": "event",
+        "api_version": API_VERSION,
+        "created": created,
+        "data": {"object": subject},
+        "livemode": False,
+        "pending_webhooks": 1,
+        "request": {"id": request_id, "idempotency_key": idempotency_key},
+        "type": event_type,
+    }
+
+
+def _outcome(problem: Problem | None) -> Document:
+    if problem is None:
+        return {
+            "network_status": "approved_by_network",
+            "reason": None,
+            "risk_level": "normal",
+            "seller_message": "Payment complete.",
+            "type": "authorized",
+        }
+    return {
+        "advice_code": problem.advice_code,
+        "network_status": "declined_by_network",
+        "reason": problem.decline_code,
+        "risk_level": "normal",
+        "seller_message": "The bank did not return any further details with this decline.",
+        "type": "issuer_declined",
+    }
+
+
+def _card_details(card: Card) -> Document:
+    return {
+        "brand": card.brand,
+        "checks": {
+            "address_line1_check": None,
+            "address_postal_code_check": None,
+            "cvc_check": "fail" if card.decline == "incorrect_cvc" else "pass",
+        },
+        "country": "US",
+        "exp_month": 12,
+        "exp_year": 2034,
+        "fingerprint": "SandboxFingerprint",
+        "funding": "credit",
+        "last4": card.last4,
+        "three_d_secure": None,
+        "wallet": None,
+    }
+
+
+def _no_billing_details() -> Document:
+    return {"address": None, "email": None, "name": None, "phone": None}
