@@ -1,13 +1,14 @@
 """The payment workflow's decisions, on the time-skipping server, cached and uncached."""
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
@@ -85,12 +86,24 @@ class Bench:
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                await asyncio.sleep(0.01)
+        """Let the server's clock run, a second at a time, until the condition holds."""
+        for _ in range(600):
+            if condition():
+                return
+            await self.environment.sleep(timedelta(seconds=1))
+        raise AssertionError(f"it never came to that; asked so far: {self.script.calls}")
+
+    async def ended(self) -> PaymentStatus:
+        """The final status, however long the workflow's own clock takes to get there."""
+        for _ in range(600):
+            description = await self.handle.describe()
+            if description.status is not WorkflowExecutionStatus.RUNNING:
+                return (await self.handle.result()).status
+            await self.environment.sleep(timedelta(minutes=1))
+        raise AssertionError("the workflow never ended")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
     async with await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=shutil.which("temporal-test-server"),
@@ -101,8 +114,6 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
 
 
 async def attributes_registered(environment: WorkflowEnvironment) -> None:
-    from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-
     await environment.client.operator_service.add_search_attributes(
         AddSearchAttributesRequest(
             namespace=environment.client.namespace,
@@ -120,7 +131,7 @@ async def bench(
         yield Bench(environment, script)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def working(client: Client, script: ScriptedActivities, cached: int) -> AsyncIterator[None]:
     core = Worker(
         client,
@@ -140,10 +151,6 @@ async def working(client: Client, script: ScriptedActivities, cached: int) -> As
         yield
 
 
-async def ended(handle: Handle) -> PaymentStatus:
-    return (await handle.result()).status
-
-
 class TestPaid:
     async def test_webhook_settles(self, bench: Bench) -> None:
         payment = await bench.create()
@@ -151,13 +158,13 @@ class TestPaid:
         assert payment.next_action.type == "qr_code"
         bench.script.paid = True
         await bench.report()
-        assert await ended(bench.handle) is PaymentStatus.SUCCEEDED
+        assert await bench.ended() is PaymentStatus.SUCCEEDED
         assert bench.script.calls == ["open", "settle"]
 
     async def test_poll_settles_when_no_webhook_comes(self, bench: Bench) -> None:
         await bench.create()
         bench.script.paid = True
-        assert await ended(bench.handle) is PaymentStatus.SUCCEEDED
+        assert await bench.ended() is PaymentStatus.SUCCEEDED
 
     async def test_a_repeated_event_asks_once(self, bench: Bench) -> None:
         await bench.create()
@@ -166,7 +173,7 @@ class TestPaid:
         await bench.report("evt_same")
         bench.script.paid = True
         await bench.handle.execute_update(PaymentWorkflow.refresh, COMMAND)
-        assert await ended(bench.handle) is PaymentStatus.SUCCEEDED
+        assert await bench.ended() is PaymentStatus.SUCCEEDED
         assert bench.script.calls == ["open", "settle", "settle"]
 
     async def test_refresh_answers_with_what_the_gateway_says(self, bench: Bench) -> None:
@@ -185,11 +192,11 @@ class TestNotPaid:
         payment = await bench.create()
         assert payment.status is PaymentStatus.FAILED
         assert payment.failure is not None
-        assert await ended(bench.handle) is PaymentStatus.FAILED
+        assert await bench.ended() is PaymentStatus.FAILED
 
     async def test_expires_after_eight_polls_at_most(self, bench: Bench) -> None:
         await bench.create(expires_in_seconds=7200)
-        assert await ended(bench.handle) is PaymentStatus.EXPIRED
+        assert await bench.ended() is PaymentStatus.EXPIRED
         assert bench.script.calls[-1] == "close"
         assert bench.script.calls.count("settle") <= len(policies.POLL_DELAYS)
 
@@ -197,7 +204,7 @@ class TestNotPaid:
         await bench.create()
         payment = await bench.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
         assert payment.status is PaymentStatus.CANCELED
-        assert await ended(bench.handle) is PaymentStatus.CANCELED
+        assert await bench.ended() is PaymentStatus.CANCELED
         assert bench.script.calls[-1] == "close"
 
     async def test_cancel_comes_too_late(self, bench: Bench) -> None:
@@ -209,7 +216,7 @@ class TestNotPaid:
     async def test_temporal_cancel_is_the_operators_close(self, bench: Bench) -> None:
         await bench.create()
         await bench.handle.cancel()
-        assert await ended(bench.handle) is PaymentStatus.FAILED
+        assert await bench.ended() is PaymentStatus.FAILED
         assert bench.script.calls[-1] == "close"
 
     async def test_gateway_silent_at_the_deadline(self, bench: Bench) -> None:
@@ -219,7 +226,7 @@ class TestNotPaid:
         assert bench.script.status is PaymentStatus.EXPIRED
         assert "end" in bench.script.calls
         bench.script.silent = set()
-        assert await ended(bench.handle) is PaymentStatus.EXPIRED
+        assert await bench.ended() is PaymentStatus.EXPIRED
         assert not bench.script.is_alive
 
     async def test_canceled_while_opening_is_unanswered(self, bench: Bench) -> None:
@@ -232,7 +239,9 @@ class TestNotPaid:
 
     async def test_never_opened_expires(self, bench: Bench) -> None:
         bench.script.silent = {"open"}
-        assert (await bench.create(expires_in_seconds=60)).status is PaymentStatus.EXPIRED
+        creating = asyncio.create_task(bench.create(expires_in_seconds=60))
+        await bench.until(creating.done)
+        assert (await creating).status is PaymentStatus.EXPIRED
 
 
 class TestWatching:
@@ -245,7 +254,7 @@ class TestWatching:
         description = await bench.handle.describe()
         assert description.status is WorkflowExecutionStatus.RUNNING
         bench.script.dies = True
-        assert await ended(bench.handle) is PaymentStatus.CANCELED
+        assert await bench.ended() is PaymentStatus.CANCELED
 
     async def test_late_money_changes_no_status(self, bench: Bench) -> None:
         await bench.create()
@@ -253,7 +262,7 @@ class TestWatching:
         await bench.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
         bench.script.paid = True
         await bench.report("evt_late")
-        assert await ended(bench.handle) is PaymentStatus.CANCELED
+        assert await bench.ended() is PaymentStatus.CANCELED
         assert bench.script.unapplied
         description = await bench.handle.describe()
         assert description.typed_search_attributes[attributes.NEEDS_ATTENTION] is True
@@ -266,7 +275,7 @@ class TestWatching:
         await bench.until(lambda: "flag" in bench.script.calls)
         bench.script.dies = True
         await bench.report("evt_closed")
-        assert await ended(bench.handle) is PaymentStatus.CANCELED
+        assert await bench.ended() is PaymentStatus.CANCELED
 
 
 class TestParked:
@@ -283,7 +292,7 @@ class TestParked:
         bench.script.paid = True
         payment = await bench.handle.execute_update(PaymentWorkflow.review, RETRY)
         assert payment.status is PaymentStatus.SUCCEEDED
-        assert await ended(bench.handle) is PaymentStatus.SUCCEEDED
+        assert await bench.ended() is PaymentStatus.SUCCEEDED
 
     async def test_closed_by_a_person(self, bench: Bench) -> None:
         await bench.create()
@@ -292,7 +301,7 @@ class TestParked:
         await bench.until(lambda: bench.script.status is PaymentStatus.NEEDS_REVIEW)
         payment = await bench.handle.execute_update(PaymentWorkflow.review, CLOSE)
         assert payment.status is PaymentStatus.FAILED
-        assert await ended(bench.handle) is PaymentStatus.FAILED
+        assert await bench.ended() is PaymentStatus.FAILED
 
     async def test_review_of_a_payment_nobody_parked_changes_nothing(self, bench: Bench) -> None:
         await bench.create()
