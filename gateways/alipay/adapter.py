@@ -1,0 +1,219 @@
+"""Alipay behind the port: QR codes, cashier pages and app orders over gateway.do.
+
+Only `qr` places an order with Alipay; the other methods are signed instructions that the payer's
+browser or app carries there, so nothing exists at Alipay before the payer arrives.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import httpx
+
+from billing.errors import AnswerUntrusted, GatewayThrottled, MethodNotSupported, OutcomeUnknown
+from billing.payment import AppParams, GatewayName, NextAction, PaymentMethod, QrCode, Redirect
+from gateways.alipay.outcomes import (
+    SUCCESS,
+    TRADE_STATUSES,
+    failure_of,
+    meaning_of,
+    was_paid,
+)
+from gateways.alipay.requests import (
+    CLOSE,
+    CURRENCY,
+    PRODUCTS,
+    QUERY,
+    Account,
+    encoded,
+    order_parameters,
+    read_beijing_text,
+    read_yuan,
+    request_parameters,
+)
+from gateways.alipay.signature import Node, read_answer
+from gateways.clock import Clock, utc_now
+from gateways.gateway import (
+    AlreadyOrdered,
+    Capabilities,
+    Observation,
+    ObservedState,
+    Opened,
+    OpenOutcome,
+    Order,
+    Receipt,
+    Refused,
+    check_receipt,
+)
+from gateways.meaning import Meaning, raise_unless_answered
+from gateways.transport import retry_after_seconds, send
+
+_FORM: Final = "application/x-www-form-urlencoded;charset=utf-8"
+
+
+class AlipayGateway:
+    """One application at Alipay. `notify_url` is where Alipay reports to, for every order."""
+
+    name: GatewayName = GatewayName.ALIPAY
+    capabilities: Capabilities = Capabilities(
+        methods=frozenset(PRODUCTS), currencies=frozenset({CURRENCY}), orders_expire=True
+    )
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        account: Account,
+        notify_url: str,
+        *,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._client = client
+        self._account = account
+        self._notify_url = notify_url
+        self._clock = clock
+
+    async def open(self, order: Order) -> OpenOutcome:
+        if order.method not in PRODUCTS:
+            raise MethodNotSupported(f"Alipay does not offer {order.method.value}", param="method")
+        if order.method is PaymentMethod.QR:
+            return await self._precreate(order)
+        return Opened(self._signed_instructions(order), reference=None)
+
+    async def query(self, order: Order, *, gateway_number: str | None = None) -> Observation:
+        wanted = {"trade_no": gateway_number} if gateway_number else {"out_trade_no": order.number}
+        node = await self._call(QUERY, wanted)
+        if node.text("code") == SUCCESS:
+            return self._observation(order, node, gateway_number)
+        meaning, detail = _failed(QUERY, node)
+        if meaning is Meaning.ABSENT:
+            return Observation(ObservedState.ABSENT, node.text("sub_code") or "")
+        raise OutcomeUnknown(detail)
+
+    async def close(self, order: Order) -> None:
+        node = await self._call(CLOSE, {"out_trade_no": order.number})
+        if node.text("code") != SUCCESS:
+            _failed(CLOSE, node)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _precreate(self, order: Order) -> OpenOutcome:
+        method = PRODUCTS[order.method][0]
+        node = await self._call(method, order_parameters(order), notify_url=self._notify_url)
+        if node.text("code") == SUCCESS:
+            _check_number(order, node)
+            code_url = node.text("qr_code")
+            if code_url is None:
+                raise OutcomeUnknown(f"Alipay answered {order.number} without a qr_code")
+            return Opened(QrCode(code_url=code_url), reference=None)
+        meaning, detail = _failed(method, node)
+        if meaning is Meaning.ORDERED:
+            return AlreadyOrdered()
+        if meaning in (Meaning.DECLINED, Meaning.REFUSED):
+            return Refused(failure_of(meaning, node.text("sub_code") or ""))
+        raise OutcomeUnknown(detail)
+
+    def _signed_instructions(self, order: Order) -> NextAction:
+        is_app = order.method is PaymentMethod.APP
+        text = encoded(
+            request_parameters(
+                self._account,
+                PRODUCTS[order.method][0],
+                order_parameters(order),
+                self._clock(),
+                notify_url=self._notify_url,
+                return_url=None if is_app else order.return_url,
+            )
+        )
+        if is_app:
+            return AppParams(params={"order_string": text})
+        return Redirect(url=f"{self._account.gateway_url}?{text}")
+
+    async def _call(
+        self, method: str, business: Mapping[str, object], *, notify_url: str | None = None
+    ) -> Node:
+        """The verified answer: common parameters travel in the query, the business in the body."""
+        parameters = request_parameters(
+            self._account, method, business, self._clock(), notify_url=notify_url
+        )
+        body = encoded({"biz_content": parameters.pop("biz_content")})
+        answer = await send(
+            self._client,
+            "POST",
+            f"{self._account.gateway_url}?{encoded(parameters)}",
+            headers={"Content-Type": _FORM},
+            content=body.encode(),
+        )
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            raise GatewayThrottled(
+                f"Alipay throttles {method}",
+                retry_after_seconds=retry_after_seconds(answer.headers),
+            )
+        if answer.status_code != httpx.codes.OK:
+            raise OutcomeUnknown(f"Alipay answered {method} with HTTP {answer.status_code}")
+        return read_answer(answer.body, method, self._account.alipay_public_key)
+
+    def _observation(self, order: Order, node: Node, gateway_number: str | None) -> Observation:
+        _check_number(order, node)
+        reference = node.text("trade_no")
+        if gateway_number is not None and reference != gateway_number:
+            raise AnswerUntrusted(
+                "order_mismatch",
+                f"asked for Alipay's trade {gateway_number}, the answer is about {reference}",
+            )
+        self._check_merchant(order, node)
+        status = node.text("trade_status") or "(none)"
+        state = TRADE_STATUSES.get(status, ObservedState.UNRECOGNISED)
+        if state is ObservedState.DEAD and was_paid(node.fields):
+            state = ObservedState.PAID
+        receipt = self._receipt(order, node) if state is ObservedState.PAID else None
+        return Observation(state, status, reference=reference, receipt=receipt)
+
+    def _check_merchant(self, order: Order, node: Node) -> None:
+        """Answers name the merchant only at times; where one does, it must be us."""
+        expected = {"seller_id": self._account.seller_id, "app_id": self._account.app_id}
+        for name, ours in expected.items():
+            theirs = node.text(name)
+            if theirs is not None and theirs != ours:
+                raise AnswerUntrusted(
+                    "merchant_mismatch", f"{order.number} is said to belong to {name} {theirs}"
+                )
+
+    def _receipt(self, order: Order, node: Node) -> Receipt:
+        """Raises AnswerUntrusted unless it is exactly the order's money."""
+        trade_no = node.text("trade_no")
+        if trade_no is None:
+            raise OutcomeUnknown(f"Alipay calls {order.number} paid, without a trade_no")
+        amount_minor = read_yuan(node.text("total_amount"))
+        if amount_minor is None:
+            raise AnswerUntrusted(
+                "amount_mismatch",
+                f"the gateway reports {order.number} as paid without an amount that can be read",
+            )
+        paid_at = read_beijing_text(node.text("send_pay_date"))
+        return check_receipt(
+            order,
+            Receipt(
+                gateway_reference=trade_no,
+                amount_minor=amount_minor,
+                currency=node.text("trans_currency") or CURRENCY,
+                # The money is certain even where its instant is not told: then it is known now.
+                paid_at=paid_at or self._clock(),
+            ),
+        )
+
+
+def _check_number(order: Order, node: Node) -> None:
+    number = node.text("out_trade_no")
+    if number != order.number:
+        raise AnswerUntrusted(
+            "order_mismatch", f"asked about {order.number}, Alipay's answer is about {number}"
+        )
+
+
+def _failed(method: str, node: Node) -> tuple[Meaning, str]:
+    """What a failure means for the order, and its words; raises what is no answer at all."""
+    code, sub_code = node.text("code") or "", node.text("sub_code")
+    detail = f"Alipay answered {method} with code {code}, sub_code {sub_code}"
+    meaning = meaning_of(code, sub_code)
+    raise_unless_answered(meaning, detail)
+    return meaning, detail

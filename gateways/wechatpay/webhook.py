@@ -1,0 +1,81 @@
+"""WeChat Pay's notifications: signed like its answers, with an encrypted resource inside.
+
+A probe whose signature begins with `WECHATPAY/SIGNTEST/` is refused like any other forgery, which
+is what it is there to see.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import datetime
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from billing.payment import GatewayName
+from gateways.gateway import Notification, Reply, WebhookRefused
+from gateways.strict_json import MalformedJson, read_object
+from gateways.wechatpay.requests import Account
+from gateways.wechatpay.signature import SignatureRefused, check_signature
+
+_ALGORITHM = "AEAD_AES_256_GCM"
+_MAX_ID_LENGTH = 128
+
+
+class WechatpayWebhookVerifier:
+    name: GatewayName = GatewayName.WECHATPAY
+    accepted: Reply = Reply(204, b"", "application/json")
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._cipher = AESGCM(account.apiv3_key)
+
+    def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notification:
+        try:
+            check_signature(headers, body, self._account.public_keys, now)
+        except SignatureRefused as problem:
+            raise WebhookRefused(str(problem)) from None
+        try:
+            event = read_object(body.decode())
+            resource = self._decrypted(event.get("resource"))
+        except ValueError as problem:
+            raise WebhookRefused(f"it cannot be read: {problem}") from None
+        if resource.get("mchid") != self._account.mchid:
+            raise WebhookRefused("mchid is not ours")
+        if resource.get("appid", self._account.appid) != self._account.appid:
+            raise WebhookRefused("appid is not ours")
+        event_id, event_type = _word(event.get("id")), _word(event.get("event_type"))
+        if event_id is None or event_type is None:
+            raise WebhookRefused("it has no id or no event_type")
+        return Notification(event_id, event_type, _word(resource.get("out_trade_no")))
+
+    def refused(self, status_code: int, reason: str) -> Reply:
+        body = json.dumps({"code": "FAIL", "message": reason}, ensure_ascii=False)
+        return Reply(status_code, body.encode(), "application/json")
+
+    def _decrypted(self, resource: object) -> dict[str, object]:
+        """What the resource holds. Raises ValueError in words that tell nothing of the key."""
+        if not isinstance(resource, dict) or resource.get("algorithm") != _ALGORITHM:
+            raise MalformedJson(f"there is no resource under {_ALGORITHM}")
+        nonce, ciphertext = resource.get("nonce"), resource.get("ciphertext")
+        associated = resource.get("associated_data") or ""
+        if not (
+            isinstance(nonce, str) and isinstance(ciphertext, str) and isinstance(associated, str)
+        ):
+            raise MalformedJson("the resource is incomplete")
+        try:
+            plain = self._cipher.decrypt(
+                nonce.encode(), base64.b64decode(ciphertext, validate=True), associated.encode()
+            )
+        except InvalidTag:
+            raise MalformedJson(
+                "the resource does not open with EVERBILL_WECHATPAY_APIV3_KEY"
+            ) from None
+        return read_object(plain.decode())
+
+
+def _word(value: object) -> str | None:
+    """A short printable ASCII text, or None."""
+    if isinstance(value, str) and 0 < len(value) <= _MAX_ID_LENGTH:
+        return value if value.isascii() and value.isprintable() else None
+    return None
