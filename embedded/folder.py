@@ -54,6 +54,7 @@ class DataFolder:
         self.run = self.path / "run"
         self.logs = self.path / "logs"
         self.address_file = self.path / "dev.env"
+        self.settings_file = self.run / "settings.json"
         self._lock: int | None = None
 
     def hold(self) -> None:
@@ -63,6 +64,7 @@ class DataFolder:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as problem:
             raise self._unwritable(problem) from None
+        self._refuse_another_owner(lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -78,10 +80,20 @@ class DataFolder:
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
             for folder in (self.temporal, self.sandbox, self.run, self.logs):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            self.address_file.unlink(missing_ok=True)
+            self.forget_addresses()
         except OSError as problem:
             self.release()
             raise self._unwritable(problem) from None
+
+    def _refuse_another_owner(self, lock: int) -> None:
+        owner = os.fstat(lock).st_uid
+        if owner != os.geteuid():
+            os.close(lock)
+            raise StackRefused(
+                f"the data folder {self.path} belongs to the user {owner}, and this is the user"
+                f" {os.geteuid()}: start Everbill as that user, or set EVERBILL_DATA_DIR to"
+                " another folder"
+            )
 
     def release(self) -> None:
         if self._lock is not None:
@@ -112,9 +124,15 @@ class DataFolder:
         if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
             log.replace(log.with_suffix(".log.1"))
 
-    def write_addresses(self, addresses: Mapping[str, str]) -> None:
+    def write_addresses(self, addresses: Mapping[str, str], settings: Mapping[str, str]) -> None:
+        """Tell people (`dev.env`) and Everbill's own commands where the running stack is."""
         lines = [f"{name}={value}\n" for name, value in addresses.items()]
+        write_private(self.settings_file, json.dumps(dict(settings), indent=1) + "\n")
         write_private(self.address_file, "".join(lines))
+
+    def forget_addresses(self) -> None:
+        self.address_file.unlink(missing_ok=True)
+        self.settings_file.unlink(missing_ok=True)
 
     def _unwritable(self, problem: OSError) -> StackRefused:
         return StackRefused(

@@ -57,7 +57,7 @@ class PostgresServer:
         """
         self._refuse_other_major()
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        identity, binaries = _choose_identity(self.home)
+        identity, binaries = _choose_identity(self.home.resolve())
         prepared = PreparedServer(self, identity, binaries)
         if not (self.cluster / "PG_VERSION").exists():
             prepared.make_cluster()
@@ -138,7 +138,8 @@ class PreparedServer:
         with os.fdopen(os.open(password_file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
             file.write(server.password + "\n")
         try:
-            _give(password_file, self.identity)
+            owner = server.home.stat()
+            _give(password_file, owner.st_uid, owner.st_gid)
             self._initdb(unfinished, password_file)
         finally:
             password_file.unlink()
@@ -202,41 +203,59 @@ def installed_binaries() -> Path:
 
 
 def _choose_identity(home: Path) -> tuple[str, Path]:
-    """PostgreSQL refuses to run as root: as whom it runs, and from which binaries."""
+    """As whom PostgreSQL runs, since it refuses to run as root, and from which binaries.
+
+    Where user namespaces are forbidden that is `nobody`, from a copy of the binaries.
+    """
     if os.geteuid() != 0:
         return "self", installed_binaries()
-    if namespaces_work():
-        return "namespace", installed_binaries()
-    return as_nobody(home)
+    if _namespaces_work():
+        identity, user, group = "namespace", os.geteuid(), os.getegid()
+    else:
+        nobody = pwd.getpwnam("nobody")
+        identity, user, group = f"{nobody.pw_uid}:{nobody.pw_gid}", nobody.pw_uid, nobody.pw_gid
+        # The data folder above is ours; its secrets stay unreadable, each by its own mode.
+        home.parent.chmod(home.parent.stat().st_mode | 0o001)
+    barrier = _barrier(home, user)
+    if barrier is not None:
+        raise StackRefused(
+            f"PostgreSQL does not run as root, and stripped of root's rights it may not enter"
+            f" {barrier}: set EVERBILL_DATA_DIR to a folder that the user {user} can reach, such"
+            " as /var/tmp/everbill, or start Everbill as a normal user"
+        )
+    binaries = installed_binaries()
+    if identity != "namespace" or _barrier(binaries, user) is not None:
+        binaries = _copy_binaries(home)
+    _give(home, user, group)
+    _give_cluster(home, user, group)
+    return identity, binaries
 
 
-def namespaces_work() -> bool:
+def _namespaces_work() -> bool:
     probe = tethered(["true"], parent=os.getpid(), identity="namespace")
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-def as_nobody(home: Path) -> tuple[str, Path]:
-    """Where user namespaces are forbidden: run as `nobody`, from a copy it can read.
+def _barrier(path: Path, user: int) -> Path | None:
+    """The first folder above `path` that this user may not enter."""
+    for folder in reversed(path.parents):
+        status = folder.stat()
+        enter = 0o100 if status.st_uid == user else 0o001
+        if not status.st_mode & enter:
+            return folder
+    return None
 
-    Raises StackRefused naming the first folder above `home` that `nobody` may not enter.
-    """
-    nobody = pwd.getpwnam("nobody")
-    identity = f"{nobody.pw_uid}:{nobody.pw_gid}"
-    home = home.resolve()
-    # The data folder above is ours; its secrets stay unreadable, each by its own mode.
-    home.parent.chmod(home.parent.stat().st_mode | 0o001)
-    for folder in reversed(home.parents):
-        if not folder.stat().st_mode & 0o001:
-            raise StackRefused(
-                "PostgreSQL does not run as root, user namespaces are forbidden here, and the user"
-                f" nobody may not enter {folder}: set EVERBILL_DATA_DIR to a folder that it can"
-                " reach, such as /var/tmp/everbill, or start Everbill as a normal user"
-            )
-    binaries = _copy_binaries(home)
-    for path in [home, *home.rglob("*")]:
-        if not path.is_relative_to(binaries.parent.parent):
-            _give(path, identity)
-    return identity, binaries
+
+def _give_cluster(home: Path, user: int, group: int) -> None:
+    """Whoever it ran as before: PostgreSQL insists on owning its files."""
+    cluster = home / "cluster"
+    if cluster.exists() and cluster.stat().st_uid != user:
+        for path in [cluster, *cluster.rglob("*")]:
+            _give(path, user, group)
+
+
+def _give(path: Path, user: int, group: int) -> None:
+    os.chown(path, user, group, follow_symlinks=False)
 
 
 def _copy_binaries(home: Path) -> Path:
@@ -253,9 +272,3 @@ def _copy_binaries(home: Path) -> Path:
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
         unfinished.rename(copy)
     return copy / original.name / "pginstall"
-
-
-def _give(path: Path, identity: str) -> None:
-    user, separator, group = identity.partition(":")
-    if separator:
-        os.chown(path, int(user), int(group), follow_symlinks=False)
