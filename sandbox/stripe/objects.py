@@ -38,6 +38,7 @@ def new_intent(amount: int, currency: str, created: int) -> Document:
     return {
         "id": intent_id,
         "object": "payment_intent",
+        "allowed_payment_method_types": None,
         "amount": amount,
         "amount_capturable": 0,
         "amount_details": {"tip": {}},

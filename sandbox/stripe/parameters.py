@@ -7,9 +7,9 @@ from sandbox.stripe.forms import Form, is_true
 from sandbox.stripe.intents import NewIntent
 
 _COPIED: Final = (
+    "allowed_payment_method_types",
     "customer",
     "description",
-    "payment_method_types",
     "receipt_email",
     "setup_future_usage",
     "shipping",
@@ -80,6 +80,14 @@ _CURRENCIES: Final = frozenset(
 
 def check_known(form: Form, known: frozenset[str]) -> None:
     """Raises StripeError for a parameter that the call does not have."""
+    if "payment_method_types" in form:
+        raise StripeError(
+            400,
+            "payment_method_types is no longer supported as of 2026-09-30.endive; use"
+            " allowed_payment_method_types.",
+            code="payment_method_types_no_longer_supported",
+            param="payment_method_types",
+        )
     for name in form:
         if name not in known:
             raise StripeError(
@@ -107,6 +115,7 @@ def read_create(form: Form) -> NewIntent:
     if fields["capture_method"] not in ("automatic", "automatic_async"):
         raise StripeError(400, "This sandbox captures automatically only.", param="capture_method")
     fields["automatic_payment_methods"] = _read_automatic(form)
+    fields["payment_method_types"] = _read_types(form)
     return NewIntent(_read_amount(form, currency), currency, fields)
 
 
@@ -184,18 +193,26 @@ def _read_metadata(form: Form) -> dict[str, str]:
 
 
 def _read_automatic(form: Form) -> dict[str, Any] | None:
-    if "payment_method_types" in form:
+    if "allowed_payment_method_types" in form:
         if "automatic_payment_methods" in form:
             raise StripeError(
                 400,
                 "You may only specify one of these parameters: automatic_payment_methods,"
-                " payment_method_types.",
+                " allowed_payment_method_types.",
             )
         return None
     given = form.get("automatic_payment_methods", {"enabled": "true"})
     if not isinstance(given, dict) or not is_true(given.get("enabled")):
         return None
     return {"allow_redirects": given.get("allow_redirects", "always"), "enabled": True}
+
+
+def _read_types(form: Form) -> list[str]:
+    """Those of the allowed types that this account offers: silently fewer than were asked for."""
+    allowed = form.get("allowed_payment_method_types", ["card"])
+    if not isinstance(allowed, list):
+        raise StripeError(400, "Invalid array", param="allowed_payment_method_types")
+    return [name for name in allowed if name == "card"]
 
 
 def _required(form: Form, name: str) -> str:
