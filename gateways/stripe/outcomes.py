@@ -170,7 +170,7 @@ def state_of(status: str) -> ObservedState:
 def meaning_of(http_status: int, error: ErrorView) -> Meaning:
     """What an error answer says of its call. A status nobody knows, any 5xx included, says
     nothing: the call may have taken effect."""
-    if error.type == "idempotency_error":
+    if http_status == 400 and error.type == "idempotency_error":
         return Meaning.ORDERED
     by_status = _HTTP_STATUSES.get(http_status, Meaning.UNKNOWN)
     if http_status in (400, 404):
