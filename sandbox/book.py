@@ -103,6 +103,11 @@ class Book:
             > 0
         )
 
+    def clear(self) -> None:
+        """Forget every document and every charge."""
+        self._write("DELETE FROM documents", ())
+        self._write("DELETE FROM charges", ())
+
     def find(self, kind: str, **equal: str | int) -> list[Document]:
         """The documents whose top-level fields have these values, in order of insertion.
 

@@ -114,6 +114,14 @@ def control_routes(
     async def clear_faults() -> dict[str, int]:
         return {"cleared": sandbox.faults.clear()}
 
+    @router.post("/reset")
+    async def reset() -> dict[str, str]:
+        with sandbox.book.transaction():
+            sandbox.book.clear()
+        sandbox.faults.forget()
+        sandbox.delivery.forget()
+        return {"status": "the book is empty; the keys are the same"}
+
     return router
 
 

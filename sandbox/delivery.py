@@ -136,6 +136,13 @@ class Delivery:
         self._hold(delivery_id)
         return True
 
+    def forget(self) -> None:
+        """Follow a book that was cleared: stop what is on its way."""
+        for task in self._sending.values():
+            task.cancel()
+        self._held.clear()
+        self._reordered.clear()
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """Around one request: what it enqueues leaves when this ends."""
@@ -227,7 +234,9 @@ class Delivery:
         )
         accepted = any(attempt["accepted"] for attempt in tries)
         with self._book.transaction():
-            current = self._book.get(KIND, document["id"]) or document
+            current = self._book.get(KIND, document["id"])
+            if current is None:
+                return
             rounds = current["rounds"] + 1
             current["rounds"] = rounds
             current["tries"] += tries

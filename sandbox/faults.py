@@ -109,6 +109,10 @@ class Faults:
         with self._book.transaction():
             for fault_id in self._waiting:
                 self._book.delete(_KIND, fault_id)
+        return self.forget()
+
+    def forget(self) -> int:
+        """Follow a book that was cleared; how many were waiting."""
         count = len(self._waiting)
         self._waiting.clear()
         return count
