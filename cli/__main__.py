@@ -2,12 +2,19 @@
 
 import typer
 
+from cli.migrate import migrate_command
+
+from cli import keys
+
 app = typer.Typer(
     name="everbill",
     help="Operate Everbill, the billing engine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys.app)
+
+app.command("migrate")(migrate_command)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""The record: tables, SQL functions and repositories on one unit of work."""

@@ -1,0 +1,132 @@
+"""Idempotency claims: whoever inserts a key first decides which object it stands for."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import RowMapping, delete, exists, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from runtime.cipher import Cipher
+from storage.tables import idempotency_claims as claims
+
+CLAIM_LIFE: Final = timedelta(days=30)
+_REQUEST: Final = "idempotency_claims.request"
+_ANSWER: Final = "idempotency_claims.answer_body"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a key stands for. `request` is the body first sent under it; the answer is there once
+    it was given."""
+
+    object_id: str
+    fingerprint: str
+    command: str
+    is_new: bool
+    request: bytes
+    answer_status: int | None
+    answer_body: bytes | None
+    created_at: datetime
+
+
+class Claims:
+    def __init__(self, connection: AsyncConnection, cipher: Cipher) -> None:
+        self._connection = connection
+        self._cipher = cipher
+
+    async def claim(
+        self,
+        *,
+        application: str,
+        key: str,
+        fingerprint: str,
+        command: str,
+        object_id: str,
+        request: bytes,
+        now: datetime,
+    ) -> Claim:
+        """Claim the key, or read the claim that stands; a claim of over 30 days ago is free."""
+        values = {
+            "fingerprint": fingerprint,
+            "command": command,
+            "object_id": object_id,
+            "request": self._cipher.seal(request, _REQUEST),
+            "created_at": now,
+            "answer_status": None,
+            "answer_body": None,
+        }
+        inserted = await self._connection.execute(
+            insert(claims)
+            .values(application=application, key_digest=_digest(key), **values)
+            .on_conflict_do_update(
+                index_elements=["application", "key_digest"],
+                set_=values,
+                where=claims.c.created_at < now - CLAIM_LIFE,
+            )
+            .returning(claims)
+        )
+        row = inserted.mappings().first()
+        if row is not None:
+            return self._claim(row, is_new=True)
+        standing = await self._connection.execute(
+            select(claims).where(
+                claims.c.application == application, claims.c.key_digest == _digest(key)
+            )
+        )
+        return self._claim(standing.mappings().one(), is_new=False)
+
+    async def store_answer(self, *, application: str, key: str, status: int, body: bytes) -> None:
+        """Keep the answer for repeats; the first one stored stands."""
+        await self._connection.execute(
+            update(claims)
+            .where(
+                claims.c.application == application,
+                claims.c.key_digest == _digest(key),
+                claims.c.answer_status.is_(None),
+            )
+            .values(answer_status=status, answer_body=self._cipher.seal(body, _ANSWER))
+        )
+
+    async def find_by_object(self, object_id: str, application: str) -> Claim | None:
+        """The claim under which an object was ordered."""
+        rows = await self._connection.execute(
+            select(claims)
+            .where(claims.c.object_id == object_id, claims.c.application == application)
+            .order_by(claims.c.created_at)
+            .limit(1)
+        )
+        row = rows.mappings().first()
+        return None if row is None else self._claim(row, is_new=False)
+
+    async def exists_for(self, object_id: str) -> bool:
+        """Whether any application has claimed the object's id."""
+        found = await self._connection.scalar(
+            select(exists().where(claims.c.object_id == object_id))
+        )
+        return bool(found)
+
+    async def purge(self, before: datetime) -> int:
+        """Delete claims made before then; how many there were."""
+        deleted = await self._connection.execute(delete(claims).where(claims.c.created_at < before))
+        return deleted.rowcount
+
+    def _claim(self, row: RowMapping, *, is_new: bool) -> Claim:
+        answer = row["answer_body"]
+        return Claim(
+            object_id=row["object_id"],
+            fingerprint=row["fingerprint"],
+            command=row["command"],
+            is_new=is_new,
+            request=self._cipher.open(row["request"], _REQUEST),
+            answer_status=row["answer_status"],
+            answer_body=None if answer is None else self._cipher.open(answer, _ANSWER),
+            created_at=row["created_at"],
+        )
+
+
+def _digest(key: str) -> bytes:
+    """Keys are the application's words and may say too much to be kept readable."""
+    return hashlib.sha256(key.encode()).digest()

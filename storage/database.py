@@ -1,0 +1,128 @@
+"""The connection to PostgreSQL, and the unit of work: one transaction with every repository."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from billing.errors import SettingError
+from runtime.cipher import Cipher
+from storage.attention import Attention
+from storage.claims import Claims
+from storage.events import Events
+from storage.inbox import Inbox
+from storage.keys import ApiKeys
+from storage.ledger import Ledger
+from storage.payments import Payments
+from storage.receipts import Receipts
+from storage.reviews import Reviews
+
+# A transaction of ours takes milliseconds; whatever takes longer is stuck behind something.
+_SESSION_OPTIONS: Final = (
+    "-c timezone=UTC -c lock_timeout=5s -c statement_timeout=15s"
+    " -c idle_in_transaction_session_timeout=30s"
+)
+_CONNECT_TIMEOUT_SECONDS: Final = 5
+_POOL_TIMEOUT_SECONDS: Final = 10
+
+
+def sync_url(url: str) -> URL:
+    """The URL with the driver that we use. Raises SettingError where it is not PostgreSQL's."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingError("DATABASE_URL is not a URL: expected postgresql://…") from None
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise SettingError(
+            f"DATABASE_URL names {parsed.get_backend_name()}: expected postgresql://…"
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+@dataclass(frozen=True)
+class UnitOfWork:
+    """One transaction: what the repositories write is committed together, or not at all."""
+
+    connection: AsyncConnection
+    cipher: Cipher
+
+    @cached_property
+    def payments(self) -> Payments:
+        return Payments(self.connection, self.cipher, self.events)
+
+    @cached_property
+    def receipts(self) -> Receipts:
+        return Receipts(self.connection)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.connection)
+
+    @cached_property
+    def events(self) -> Events:
+        return Events(self.connection)
+
+    @cached_property
+    def claims(self) -> Claims:
+        return Claims(self.connection, self.cipher)
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        return Inbox(self.connection, self.cipher)
+
+    @cached_property
+    def keys(self) -> ApiKeys:
+        return ApiKeys(self.connection)
+
+    @cached_property
+    def attention(self) -> Attention:
+        return Attention(self.connection)
+
+    @cached_property
+    def reviews(self) -> Reviews:
+        return Reviews(self.connection)
+
+
+class Database:
+    """A pool of connections to one database. Nothing connects before the first use."""
+
+    def __init__(
+        self,
+        url: str,
+        cipher: Cipher,
+        *,
+        pool_size: int = 10,
+        application_name: str = "everbill",
+    ) -> None:
+        self._cipher = cipher
+        self._engine = create_async_engine(
+            sync_url(url),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=_POOL_TIMEOUT_SECONDS,
+            pool_pre_ping=True,
+            connect_args={
+                "application_name": application_name,
+                "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+                "options": _SESSION_OPTIONS,
+            },
+        )
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[UnitOfWork]:
+        """One transaction, committed at the end and rolled back on an error."""
+        async with self._engine.begin() as connection:
+            yield UnitOfWork(connection, self._cipher)
+
+    async def ping(self) -> None:
+        """Raises sqlalchemy.exc.SQLAlchemyError when PostgreSQL is out of reach."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def dispose(self) -> None:
+        await self._engine.dispose()

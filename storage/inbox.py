@@ -1,0 +1,133 @@
+"""The webhook inbox: an event is stored before it is answered, and stays until it is delivered."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing.identifiers import parse_attempt_number
+from billing.payment import GatewayName
+from runtime.cipher import Cipher
+from storage.tables import webhook_inbox as inbox
+
+_BODY: Final = "webhook_inbox.body"
+
+# The API delivers at once; the loop takes what it left after this.
+FIRST_TRY_BY_LOOP: Final = timedelta(seconds=3)
+_LONGEST_BACK_OFF_SECONDS: Final = 600
+
+
+class InboxOutcome(StrEnum):
+    """UNMATCHED: no such payment; others may share the merchant account. IGNORED: about no
+    payment at all."""
+
+    DELIVERED = "delivered"
+    UNMATCHED = "unmatched"
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class InboxEntry:
+    id: int
+    gateway: GatewayName
+    event_id: str
+    event_type: str
+    payment_id: str | None
+    number: str | None
+    tries: int
+
+
+class Inbox:
+    def __init__(self, connection: AsyncConnection, cipher: Cipher) -> None:
+        self._connection = connection
+        self._cipher = cipher
+
+    async def store(
+        self,
+        gateway: GatewayName,
+        event_id: str,
+        event_type: str,
+        number: str | None,
+        body: bytes,
+        now: datetime,
+    ) -> InboxEntry | None:
+        """Store the event; None if it came before."""
+        parsed = parse_attempt_number(number) if number is not None else None
+        inserted = await self._connection.execute(
+            insert(inbox)
+            .values(
+                gateway=gateway.value,
+                event_id=event_id,
+                event_type=event_type,
+                number=number,
+                payment_id=parsed[0] if parsed is not None else None,
+                body=self._cipher.seal(body, _BODY),
+                received_at=now,
+                next_try_at=now + FIRST_TRY_BY_LOOP,
+            )
+            .on_conflict_do_nothing(index_elements=["gateway", "event_id"])
+            .returning(inbox)
+        )
+        row = inserted.mappings().first()
+        return None if row is None else _entry(row)
+
+    async def claim_due(self, now: datetime, limit: int) -> list[InboxEntry]:
+        """Take what is due, oldest first, and put its next try off; others skip what is taken."""
+        due = (
+            select(inbox.c.id)
+            .where(inbox.c.outcome.is_(None), inbox.c.next_try_at <= now)
+            .order_by(inbox.c.next_try_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        back_off = func.least(
+            func.power(2, func.least(inbox.c.tries, 12)) * 2, _LONGEST_BACK_OFF_SECONDS
+        )
+        taken = await self._connection.execute(
+            update(inbox)
+            .where(inbox.c.id.in_(select(due.c.id)))
+            .values(
+                tries=inbox.c.tries + 1,
+                next_try_at=now + func.make_interval(0, 0, 0, 0, 0, 0, back_off),
+            )
+            .returning(inbox)
+        )
+        return sorted((_entry(row) for row in taken.mappings()), key=lambda entry: entry.id)
+
+    async def mark(self, entry_id: int, outcome: InboxOutcome, now: datetime) -> None:
+        await self._connection.execute(
+            update(inbox)
+            .where(inbox.c.id == entry_id, inbox.c.outcome.is_(None))
+            .values(outcome=outcome.value, settled_at=now)
+        )
+
+    async def body(self, entry_id: int) -> bytes | None:
+        """The raw body as it came, for whoever investigates."""
+        sealed = await self._connection.scalar(select(inbox.c.body).where(inbox.c.id == entry_id))
+        return None if sealed is None else self._cipher.open(sealed, _BODY)
+
+    async def counts(self) -> dict[str, int]:
+        """How many rows have each outcome; `waiting` those that have none yet."""
+        rows = await self._connection.execute(
+            select(func.coalesce(inbox.c.outcome, "waiting"), func.count()).group_by(
+                inbox.c.outcome
+            )
+        )
+        return {row[0]: row[1] for row in rows}
+
+
+def _entry(row: RowMapping) -> InboxEntry:
+    return InboxEntry(
+        id=row["id"],
+        gateway=GatewayName(row["gateway"]),
+        event_id=row["event_id"],
+        event_type=row["event_type"],
+        payment_id=row["payment_id"],
+        number=row["number"],
+        tries=row["tries"],
+    )

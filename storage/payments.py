@@ -1,0 +1,462 @@
+"""Payments and their attempts.
+
+Every status write is one UPDATE that names the states it may follow, and answers with the status
+that stands afterwards, whoever wrote it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from sqlalchemy import RowMapping, case, func, select, update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing.errors import InvalidRequest, PaymentNotFound
+from billing.identifiers import attempt_number, is_payment_id
+from billing.messages import PaymentOrder
+from billing.payment import (
+    AttemptState,
+    Failure,
+    GatewayName,
+    NextAction,
+    NoAction,
+    Payment,
+    PaymentMethod,
+    PaymentStatus,
+    PaymentType,
+    Review,
+    sources_of,
+)
+from runtime.cipher import Cipher
+from storage.events import Events
+from storage.paging import Page
+from storage.tables import payment_attempts, payments
+
+_NEXT_ACTION: Final[TypeAdapter[NextAction]] = TypeAdapter(NextAction)
+_NEXT_ACTION_PURPOSE: Final = "payments.next_action"
+_ORDER_PURPOSE: Final = "payments.order_document"
+_TERMINAL: Final = [status.value for status in PaymentStatus if status.is_terminal]
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One order at a gateway, as far as it is known. `number` is ours, `reference` the gateway's,
+    `gateway_status` its last word."""
+
+    attempt: int
+    gateway: GatewayName
+    method: PaymentMethod
+    number: str
+    state: AttemptState
+    reference: str | None
+    gateway_status: str | None
+    expires_at: datetime
+    opened_at: datetime | None
+
+
+@dataclass(frozen=True)
+class PaymentRecord:
+    """All that is needed to go on with a payment: what everybody sees, what was ordered, and
+    every attempt at it, oldest first."""
+
+    payment: Payment
+    order: PaymentOrder
+    attempts: tuple[AttemptRecord, ...]
+
+    @property
+    def open_attempts(self) -> tuple[AttemptRecord, ...]:
+        return tuple(one for one in self.attempts if one.state is AttemptState.OPEN)
+
+    def attempt(self, number: int) -> AttemptRecord:
+        return next(one for one in self.attempts if one.attempt == number)
+
+    def is_open(self, number: int) -> bool:
+        return self.attempt(number).state is AttemptState.OPEN
+
+
+class Payments:
+    """The repository of one unit of work."""
+
+    def __init__(self, connection: AsyncConnection, cipher: Cipher, events: Events) -> None:
+        self._connection = connection
+        self._cipher = cipher
+        self._events = events
+
+    async def insert(self, order: PaymentOrder, now: datetime) -> PaymentRecord:
+        """Write the row, its first attempt and its first event, unless they are there."""
+        inserted = await self._connection.execute(
+            postgresql.insert(payments)
+            .values(
+                id=order.payment_id,
+                application=order.application,
+                type=order.type.value,
+                status=PaymentStatus.CREATED.value,
+                user_id=order.user_id,
+                amount_minor=order.amount_minor,
+                currency=order.currency,
+                gateway=order.gateway.value,
+                method=order.method.value,
+                description=order.description,
+                metadata=order.metadata,
+                attempt=1,
+                order_document=self._cipher.seal(order.model_dump_json().encode(), _ORDER_PURPOSE),
+                created_at=order.created_at,
+                updated_at=now,
+                expires_at=order.expires_at,
+            )
+            .on_conflict_do_nothing()
+            .returning(payments.c.id)
+        )
+        if inserted.first() is not None:
+            await self._insert_attempt(
+                order.payment_id, 1, order.gateway, order.method, order.expires_at, now
+            )
+            await self._events.append(
+                order.payment_id,
+                order.application,
+                "payment.created",
+                {
+                    "status": PaymentStatus.CREATED.value,
+                    "amount": order.amount_minor,
+                    "currency": order.currency,
+                    "gateway": order.gateway.value,
+                    "method": order.method.value,
+                    "user_id": order.user_id,
+                },
+                now,
+            )
+        record = await self.find(order.payment_id)
+        assert record is not None, "a row that was just inserted, or was there before"
+        return record
+
+    async def find(
+        self, payment_id: str, *, lock: bool = False, application: str | None = None
+    ) -> PaymentRecord | None:
+        """The payment, or None; `lock` keeps others from changing it in this transaction."""
+        query = select(payments).where(payments.c.id == payment_id)
+        if application is not None:
+            query = query.where(payments.c.application == application)
+        if lock:
+            query = query.with_for_update()
+        row = (await self._connection.execute(query)).mappings().first()
+        if row is None:
+            return None
+        attempts = await self._connection.execute(
+            select(payment_attempts)
+            .where(payment_attempts.c.payment_id == payment_id)
+            .order_by(payment_attempts.c.attempt)
+        )
+        return PaymentRecord(
+            payment=self._payment(row),
+            order=PaymentOrder.model_validate_json(
+                self._cipher.open(row["order_document"], _ORDER_PURPOSE)
+            ),
+            attempts=tuple(_attempt(one) for one in attempts.mappings()),
+        )
+
+    async def add_attempt(
+        self,
+        payment_id: str,
+        attempt: int,
+        gateway: GatewayName,
+        method: PaymentMethod,
+        expires_at: datetime,
+        now: datetime,
+    ) -> None:
+        """Add the next attempt, which becomes the payment's own; a repeat changes nothing."""
+        if not await self._insert_attempt(payment_id, attempt, gateway, method, expires_at, now):
+            return
+        await self._connection.execute(
+            update(payments)
+            .where(payments.c.id == payment_id, payments.c.attempt < attempt)
+            .values(attempt=attempt, gateway=gateway.value, method=method.value, updated_at=now)
+        )
+
+    async def record_opened(
+        self,
+        payment_id: str,
+        attempt: int,
+        *,
+        reference: str | None,
+        next_action: NextAction,
+        now: datetime,
+    ) -> PaymentStatus:
+        """Store what the payer needs; the status that stands.
+
+        A payment that has moved on keeps its state, and only the attempt learns its reference.
+        """
+        await self.set_attempt(payment_id, attempt, reference=reference, opened=True, now=now)
+        sealed = self._cipher.seal(
+            _NEXT_ACTION.dump_json(next_action), f"{_NEXT_ACTION_PURPOSE}/{payment_id}"
+        )
+        return await self._write(
+            payment_id,
+            PaymentStatus.REQUIRES_ACTION,
+            {"next_action": sealed, "gateway_reference": reference},
+            now,
+            before=[PaymentStatus.CREATED],
+        )
+
+    async def move(
+        self,
+        payment_id: str,
+        to: PaymentStatus,
+        *,
+        now: datetime,
+        failure: Failure | None = None,
+        review: Review | None = None,
+        paid_at: datetime | None = None,
+        gateway_reference: str | None = None,
+    ) -> PaymentStatus:
+        """One UPDATE naming the states `to` may follow, and its event; the status that stands.
+
+        A final status takes the payer's instructions away; leaving `needs_review` clears why.
+        """
+        values: dict[str, Any] = {
+            "review": review.model_dump(mode="json") if review is not None else None
+        }
+        if to.is_terminal:
+            values["next_action"] = None
+        if to is PaymentStatus.SUCCEEDED:
+            values["failure"] = None
+        if failure is not None:
+            values["failure"] = failure.model_dump(mode="json")
+        if paid_at is not None:
+            values["paid_at"] = paid_at
+        if gateway_reference is not None:
+            values["gateway_reference"] = gateway_reference
+        return await self._write(payment_id, to, values, now, before=sorted(sources_of(to)))
+
+    async def record_failure(self, payment_id: str, failure: Failure, now: datetime) -> None:
+        """A payer's try was declined and another is still possible."""
+        document = failure.model_dump(mode="json")
+        changed = await self._connection.execute(
+            update(payments)
+            .where(
+                payments.c.id == payment_id,
+                payments.c.status.not_in(_TERMINAL),
+                payments.c.failure.is_distinct_from(document),
+            )
+            .values(failure=document, updated_at=now)
+            .returning(payments.c.application, payments.c.attempt)
+        )
+        row = changed.mappings().first()
+        if row is not None:
+            await self._events.append(
+                payment_id,
+                row["application"],
+                "payment.try_failed",
+                {"attempt": row["attempt"], "failure": document},
+                now,
+            )
+
+    async def set_attempt(
+        self,
+        payment_id: str,
+        attempt: int,
+        *,
+        now: datetime,
+        state: AttemptState | None = None,
+        gateway_status: str | None = None,
+        reference: str | None = None,
+        opened: bool = False,
+    ) -> None:
+        """Write what was learned of an attempt; what has paid stays paid, and the dead stay dead
+        unless they turn out to have paid."""
+        values: dict[str, Any] = {"updated_at": now}
+        if gateway_status is not None:
+            values["gateway_status"] = gateway_status
+        if reference is not None:
+            values["reference"] = reference
+        if opened:
+            values["opened_at"] = func.coalesce(payment_attempts.c.opened_at, now)
+        if state is not None:
+            keeps = [AttemptState.PAID.value]
+            if state is not AttemptState.PAID:
+                keeps.append(AttemptState.DEAD.value)
+            values["state"] = case(
+                (payment_attempts.c.state.in_(keeps), payment_attempts.c.state),
+                else_=state.value,
+            )
+        await self._connection.execute(
+            update(payment_attempts)
+            .where(
+                payment_attempts.c.payment_id == payment_id,
+                payment_attempts.c.attempt == attempt,
+            )
+            .values(**values)
+        )
+
+    async def page(
+        self,
+        *,
+        application: str,
+        limit: int,
+        cursor: str | None = None,
+        user_id: str | None = None,
+        type: PaymentType | None = None,
+        status: PaymentStatus | None = None,
+        gateway: GatewayName | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> Page[Payment]:
+        """Payments newest first. Raises InvalidRequest on a cursor that is not ours."""
+        query = select(payments).where(payments.c.application == application)
+        if cursor is not None:
+            if not is_payment_id(cursor):
+                raise InvalidRequest("cursor is not one that a list gave", param="cursor")
+            query = query.where(payments.c.id < cursor)
+        for column, wanted in (
+            (payments.c.user_id, user_id),
+            (payments.c.type, type),
+            (payments.c.status, status),
+            (payments.c.gateway, gateway),
+        ):
+            if wanted is not None:
+                query = query.where(column == str(wanted))
+        if created_after is not None:
+            query = query.where(payments.c.created_at > created_after)
+        if created_before is not None:
+            query = query.where(payments.c.created_at < created_before)
+        rows = await self._connection.execute(query.order_by(payments.c.id.desc()).limit(limit + 1))
+        found = [self._payment(row) for row in rows.mappings()]
+        has_more = len(found) > limit
+        return Page(
+            data=found[:limit],
+            has_more=has_more,
+            next_cursor=found[limit - 1].id if has_more else None,
+        )
+
+    async def unfinished(self, after: str | None, limit: int) -> list[str]:
+        """Ids, in order, of payments that have not ended or may still be paid."""
+        waiting = select(payments.c.id).where(payments.c.status.not_in(_TERMINAL))
+        watched = select(payment_attempts.c.payment_id).where(
+            payment_attempts.c.state == AttemptState.OPEN.value
+        )
+        if after is not None:
+            waiting = waiting.where(payments.c.id > after)
+            watched = watched.where(payment_attempts.c.payment_id > after)
+        both = waiting.union(watched).subquery()
+        rows = await self._connection.execute(select(both.c.id).order_by(both.c.id).limit(limit))
+        return list(rows.scalars())
+
+    async def _insert_attempt(
+        self,
+        payment_id: str,
+        attempt: int,
+        gateway: GatewayName,
+        method: PaymentMethod,
+        expires_at: datetime,
+        now: datetime,
+    ) -> bool:
+        inserted = await self._connection.execute(
+            postgresql.insert(payment_attempts)
+            .values(
+                payment_id=payment_id,
+                attempt=attempt,
+                number=attempt_number(payment_id, attempt),
+                gateway=gateway.value,
+                method=method.value,
+                state=AttemptState.OPEN.value,
+                expires_at=expires_at,
+                updated_at=now,
+            )
+            .on_conflict_do_nothing()
+            .returning(payment_attempts.c.attempt)
+        )
+        return inserted.first() is not None
+
+    async def _write(
+        self,
+        payment_id: str,
+        to: PaymentStatus,
+        values: dict[str, Any],
+        now: datetime,
+        *,
+        before: list[PaymentStatus],
+    ) -> PaymentStatus:
+        changed = await self._connection.execute(
+            update(payments)
+            .where(
+                payments.c.id == payment_id,
+                payments.c.status.in_([status.value for status in before]),
+            )
+            .values(status=to.value, updated_at=now, **values)
+            .returning(payments)
+        )
+        row = changed.mappings().first()
+        if row is None:
+            return await self._standing(payment_id)
+        await self._events.append(
+            payment_id, row["application"], f"payment.{to.value}", _event_data(row), now
+        )
+        return to
+
+    async def _standing(self, payment_id: str) -> PaymentStatus:
+        status = await self._connection.scalar(
+            select(payments.c.status).where(payments.c.id == payment_id)
+        )
+        if status is None:
+            raise PaymentNotFound(f"there is no row of payment {payment_id}")
+        return PaymentStatus(status)
+
+    def _payment(self, row: RowMapping) -> Payment:
+        sealed = row["next_action"]
+        return Payment(
+            id=row["id"],
+            type=PaymentType(row["type"]),
+            status=PaymentStatus(row["status"]),
+            amount=row["amount_minor"],
+            currency=row["currency"],
+            amount_refunded=row["amount_refunded_minor"],
+            gateway=GatewayName(row["gateway"]),
+            method=PaymentMethod(row["method"]),
+            user_id=row["user_id"],
+            description=row["description"],
+            metadata=row["metadata"],
+            attempt=row["attempt"],
+            gateway_reference=row["gateway_reference"],
+            next_action=NoAction()
+            if sealed is None
+            else _NEXT_ACTION.validate_json(
+                self._cipher.open(sealed, f"{_NEXT_ACTION_PURPOSE}/{row['id']}")
+            ),
+            failure=row["failure"] and Failure.model_validate(row["failure"]),
+            review=row["review"] and Review.model_validate(row["review"]),
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            expires_at=row["expires_at"],
+            paid_at=row["paid_at"],
+        )
+
+
+def _attempt(row: RowMapping) -> AttemptRecord:
+    return AttemptRecord(
+        attempt=row["attempt"],
+        gateway=GatewayName(row["gateway"]),
+        method=PaymentMethod(row["method"]),
+        number=row["number"],
+        state=AttemptState(row["state"]),
+        reference=row["reference"],
+        gateway_status=row["gateway_status"],
+        expires_at=row["expires_at"],
+        opened_at=row["opened_at"],
+    )
+
+
+def _event_data(row: RowMapping) -> dict[str, Any]:
+    """What a subscriber needs to know of a change; never the payer's instructions."""
+    return {
+        "status": row["status"],
+        "amount": row["amount_minor"],
+        "currency": row["currency"],
+        "gateway": row["gateway"],
+        "method": row["method"],
+        "user_id": row["user_id"],
+        "attempt": row["attempt"],
+        "gateway_reference": row["gateway_reference"],
+        "failure": row["failure"],
+        "review": row["review"],
+    }

@@ -1,0 +1,89 @@
+"""Receipts: money that gateways say they have taken, each recorded once and for ever."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing.payment import GatewayName
+from storage.tables import receipts
+
+
+@dataclass(frozen=True)
+class ReceiptRecord:
+    """`kept` is the one that paid for the payment; any other is unapplied money."""
+
+    payment_id: str
+    attempt: int
+    gateway: GatewayName
+    gateway_reference: str
+    amount_minor: int
+    currency: str
+    kept: bool
+    paid_at: datetime
+
+
+class Receipts:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def record(
+        self,
+        *,
+        payment_id: str,
+        attempt: int,
+        gateway: GatewayName,
+        receipt_reference: str,
+        amount_minor: int,
+        currency: str,
+        paid_at: datetime,
+        kept: bool,
+        now: datetime,
+    ) -> bool:
+        """Record a receipt; False if this attempt's is there already.
+
+        Raises IntegrityError where the gateway's number stands for another attempt, or a second
+        receipt of a payment is to be kept: both are bugs that must not be papered over.
+        """
+        inserted = await self._connection.execute(
+            insert(receipts)
+            .values(
+                payment_id=payment_id,
+                attempt=attempt,
+                gateway=gateway.value,
+                gateway_reference=receipt_reference,
+                amount_minor=amount_minor,
+                currency=currency,
+                kept=kept,
+                paid_at=paid_at,
+                effective_at=now,
+            )
+            .on_conflict_do_nothing(index_elements=["payment_id", "attempt"])
+            .returning(receipts.c.attempt)
+        )
+        return inserted.first() is not None
+
+    async def of(self, payment_id: str) -> list[ReceiptRecord]:
+        """Every receipt of a payment, by attempt."""
+        rows = await self._connection.execute(
+            select(receipts).where(receipts.c.payment_id == payment_id).order_by(receipts.c.attempt)
+        )
+        return [_receipt(row) for row in rows.mappings()]
+
+    async def kept(self, payment_id: str) -> ReceiptRecord | None:
+        return next((one for one in await self.of(payment_id) if one.kept), None)
+
+
+def _receipt(row: RowMapping) -> ReceiptRecord:
+    return ReceiptRecord(
+        payment_id=row["payment_id"],
+        attempt=row["attempt"],
+        gateway=GatewayName(row["gateway"]),
+        gateway_reference=row["gateway_reference"],
+        amount_minor=row["amount_minor"],
+        currency=row["currency"],
+        kept=row["kept"],
+        paid_at=row["paid_at"],
+    )

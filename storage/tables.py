@@ -1,0 +1,287 @@
+"""The tables, as SQLAlchemy sees them; `migrations/` makes them, and a test keeps the two equal."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.types import UserDefinedType
+
+from billing.payment import AttemptState, GatewayName, PaymentStatus, PaymentType
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+
+class TransactionId(UserDefinedType[str]):
+    """PostgreSQL's `xid8`: a transaction's id that never wraps around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "XID8"
+
+
+def _instant(name: str, *, nullable: bool = False, recorded: bool = False) -> Column[object]:
+    return Column(
+        name,
+        DateTime(timezone=True),
+        nullable=nullable,
+        server_default=func.now() if recorded else None,
+    )
+
+
+def _one_of(
+    column: str, words: type[PaymentStatus | AttemptState | GatewayName | PaymentType]
+) -> str:
+    return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
+
+
+_TERMINAL: Final = ", ".join(repr(status.value) for status in PaymentStatus if status.is_terminal)
+
+payments: Final = Table(
+    "payments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("application", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("amount_refunded_minor", BigInteger, nullable=False, server_default="0"),
+    Column("currency", Text, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("metadata", JSONB, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("gateway_reference", Text),
+    Column("next_action", LargeBinary),
+    Column("order_document", LargeBinary, nullable=False),
+    Column("failure", JSONB(none_as_null=True)),
+    Column("review", JSONB(none_as_null=True)),
+    _instant("created_at"),
+    _instant("updated_at"),
+    _instant("expires_at"),
+    _instant("paid_at", nullable=True),
+    _instant("recorded_at", recorded=True),
+    CheckConstraint(_one_of("status", PaymentStatus), name="status"),
+    CheckConstraint(_one_of("type", PaymentType), name="type"),
+    CheckConstraint(_one_of("gateway", GatewayName), name="gateway"),
+    CheckConstraint("amount_minor >= 1", name="amount"),
+    CheckConstraint("amount_refunded_minor BETWEEN 0 AND amount_minor", name="amount_refunded"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+    CheckConstraint("attempt BETWEEN 1 AND 99", name="attempt"),
+    CheckConstraint(
+        f"status NOT IN ({_TERMINAL}) OR next_action IS NULL", name="ended_without_action"
+    ),
+    Index(None, "application", "id"),
+    Index(None, "application", "user_id", "id"),
+    Index(None, "application", "status", "id"),
+    Index("payments_unfinished_idx", "id", postgresql_where=text(f"status NOT IN ({_TERMINAL})")),
+)
+
+payment_attempts: Final = Table(
+    "payment_attempts",
+    metadata,
+    Column("payment_id", Text, ForeignKey("payments.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("number", Text, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reference", Text),
+    Column("gateway_status", Text),
+    _instant("expires_at"),
+    _instant("opened_at", nullable=True),
+    _instant("updated_at"),
+    _instant("recorded_at", recorded=True),
+    CheckConstraint(_one_of("state", AttemptState), name="state"),
+    CheckConstraint(_one_of("gateway", GatewayName), name="gateway"),
+    CheckConstraint("attempt BETWEEN 1 AND 99", name="attempt"),
+    UniqueConstraint("number"),
+    Index("payment_attempts_open_idx", "payment_id", postgresql_where=text("state = 'open'")),
+)
+
+receipts: Final = Table(
+    "receipts",
+    metadata,
+    Column("payment_id", Text, nullable=False, primary_key=True),
+    Column("attempt", Integer, nullable=False, primary_key=True),
+    Column("gateway", Text, nullable=False),
+    Column("gateway_reference", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("kept", Boolean, nullable=False),
+    _instant("paid_at"),
+    _instant("effective_at"),
+    _instant("recorded_at", recorded=True),
+    CheckConstraint("amount_minor >= 1", name="amount"),
+    UniqueConstraint("gateway", "gateway_reference"),
+    Index("receipts_kept_key", "payment_id", unique=True, postgresql_where=text("kept")),
+    Index(None, "recorded_at"),
+)
+
+ledger_accounts: Final = Table(
+    "ledger_accounts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("code", Text, nullable=False),
+    _instant("recorded_at", recorded=True),
+    UniqueConstraint("code"),
+)
+
+ledger_transactions: Final = Table(
+    "ledger_transactions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("cause", Text, nullable=False),
+    _instant("effective_at"),
+    _instant("recorded_at", recorded=True),
+    UniqueConstraint("cause"),
+)
+
+ledger_postings: Final = Table(
+    "ledger_postings",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("transaction_id", BigInteger, ForeignKey("ledger_transactions.id"), nullable=False),
+    Column("account_id", BigInteger, ForeignKey("ledger_accounts.id"), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    CheckConstraint("amount_minor <> 0", name="amount"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+    Index(None, "transaction_id"),
+    Index(None, "account_id"),
+)
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "transaction_id",
+        TransactionId,
+        nullable=False,
+        server_default=text("pg_current_xact_id()"),
+    ),
+    Column("id", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    _instant("effective_at"),
+    _instant("recorded_at", recorded=True),
+    UniqueConstraint("id"),
+    UniqueConstraint("object_id", "sequence"),
+    Index(None, "application", "transaction_id", "position"),
+)
+
+idempotency_claims: Final = Table(
+    "idempotency_claims",
+    metadata,
+    Column("application", Text, primary_key=True),
+    Column("key_digest", LargeBinary, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("request", LargeBinary, nullable=False),
+    Column("answer_status", Integer),
+    Column("answer_body", LargeBinary),
+    _instant("created_at"),
+    Index(None, "object_id"),
+    Index(None, "created_at"),
+)
+
+webhook_inbox: Final = Table(
+    "webhook_inbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("gateway", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("number", Text),
+    Column("payment_id", Text),
+    Column("body", LargeBinary, nullable=False),
+    Column("outcome", Text),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    _instant("received_at"),
+    _instant("next_try_at"),
+    _instant("settled_at", nullable=True),
+    CheckConstraint("outcome IN ('delivered', 'unmatched', 'ignored')", name="outcome"),
+    CheckConstraint(_one_of("gateway", GatewayName), name="gateway"),
+    UniqueConstraint("gateway", "event_id"),
+    Index("webhook_inbox_due_idx", "next_try_at", postgresql_where=text("outcome IS NULL")),
+    Index(None, "payment_id"),
+)
+
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("application", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("last_four", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _instant("created_at"),
+    _instant("revoked_at", nullable=True),
+    UniqueConstraint("digest"),
+    Index(None, "application"),
+)
+
+attention: Final = Table(
+    "attention",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("payment_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    _instant("raised_at"),
+    _instant("resolved_at", nullable=True),
+    Index(
+        "attention_open_key",
+        "payment_id",
+        "reason",
+        unique=True,
+        postgresql_where=text("resolved_at IS NULL"),
+    ),
+)
+
+reviews: Final = Table(
+    "reviews",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("payment_id", Text, ForeignKey("payments.id"), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("gateway_number", Text),
+    _instant("effective_at"),
+    _instant("recorded_at", recorded=True),
+    UniqueConstraint("payment_id", "actor", "action", "effective_at"),
+)
