@@ -13,7 +13,7 @@ _FOLDER: Final = Path(__file__).parent / "migrations"
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Move to `revision` (`head`, `base` or one's id) as the schema's owner, who is `url`'s login."""
+    """Move to `revision` (`head`, `base` or an id); the login of `url` owns the schema."""
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["url"] = url
