@@ -2,9 +2,8 @@
 
 import typer
 
-from cli.migrate import migrate_command
-
 from cli import keys
+from cli.migrate import migrate_command
 
 app = typer.Typer(
     name="everbill",

@@ -106,6 +106,12 @@ class Settings(BaseSettings):
     """The catalog of prices; the one shipped with Everbill where unset."""
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=1, le=65535)
+    codec_path: SecretStr | None = None
+    """The codec server's secret path, `/codec/…`; without it there is no codec server."""
+    temporal_ui_url: str | None = None
+    """Where operators see Temporal's UI; its pages may ask the codec server."""
+    temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
+    """Its port on this machine, where no address is given."""
     log_level: str = "INFO"
     gateway_rate_limits: Annotated[dict[GatewayName, float], NoDecode] = Field(default_factory=dict)
     """Calls a second per gateway, `stripe=80,alipay=50`; retuned live with Temporal's command."""
@@ -124,6 +130,23 @@ class Settings(BaseSettings):
     @cached_property
     def encryption_keys(self) -> EncryptionKeys:
         return EncryptionKeys.parse(self.encryption_keys_text.get_secret_value())
+
+    @property
+    def codec_secret(self) -> str | None:
+        """The last part of the codec server's path."""
+        if self.codec_path is None:
+            return None
+        return self.codec_path.get_secret_value().rstrip("/").rpartition("/")[2] or None
+
+    @property
+    def ui_origins(self) -> frozenset[str]:
+        """The origins of Temporal's UI: on this machine, in both spellings of it."""
+        url = self.temporal_ui_url or f"http://127.0.0.1:{self.temporal_ui_port}"
+        parts = urlsplit(url)
+        if not is_loopback(url):
+            return frozenset({f"{parts.scheme}://{parts.netloc}"})
+        port = f":{parts.port}" if parts.port else ""
+        return frozenset(f"{parts.scheme}://{host}{port}" for host in ("127.0.0.1", "localhost"))
 
     def gateway_endpoint(self, gateway: GatewayName) -> str:
         return {

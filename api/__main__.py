@@ -1,0 +1,82 @@
+"""The API: `python -m api`."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+import uvicorn
+
+from api.app import create_app, wired
+from api.feed import Feed
+from billing.errors import CatalogError, SettingError
+from runtime.logs import configure_logs
+from runtime.settings import Settings, load_settings
+
+_GRACE_SECONDS: Final = 30
+_KEEP_ALIVE_SECONDS: Final = 30
+_CONNECTIONS_WAITING: Final = 2048
+
+log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    """Stops by itself: a signal ends long polls at once, and is not raised a second time."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        log.info("api_stopping", grace_seconds=_GRACE_SECONDS)
+        self._feed.close()
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests and deliveries finish."""
+    async with wired(settings) as context:
+        config = uvicorn.Config(
+            create_app(context),
+            host=settings.api_host,
+            port=settings.api_port,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            backlog=_CONNECTIONS_WAITING,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            lifespan="off",
+        )
+        await _Server(config, context.feed).serve()
+
+
+def main() -> None:
+    try:
+        settings = load_settings()
+        configure_logs("api", settings.log_level)
+        asyncio.run(serve(settings))
+    except (SettingError, CatalogError) as problem:
+        sys.exit(f"everbill api: {problem}")
+    except RuntimeError as problem:
+        sys.exit(f"everbill api: Temporal does not answer: {problem}; see TEMPORAL_ADDRESS")
+
+
+if __name__ == "__main__":
+    main()

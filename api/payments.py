@@ -1,0 +1,297 @@
+"""Payments: create, read, cancel, refresh, review."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from api.authentication import Caller, Operator, Reader, Writer
+from api.bodies import Nothing, StrictInput, body_schema, json_body
+from api.commands import MessageT, NotRunning, Update, id_of
+from api.context import context
+from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, once
+from api.lookup import CREATE, Found, find, name_payment
+from api.openapi import REPLAYED_HEADER, problems
+from api.orders import CreatePayment, FreeText, unrecorded
+from api.problems import RequestRefused, try_again, unavailable
+from api.queries import NoQuery, PaymentIdInPath
+from billing.errors import InvalidRequest, PaymentNotCancelable, PaymentNotUnderReview
+from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision
+from billing.payment import Payment, PaymentStatus
+from storage.claims import Claim
+from workflows.payment import PaymentWorkflow
+
+router = APIRouter(tags=["payments"])
+
+_STILL_GOING: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": Payment, "description": "Under way: the payment as it stands until then"}
+}
+
+
+class ReviewPayment(StrictInput):
+    """An operator's decision. `retry` asks the gateway again and settles what it confirms, `close`
+    ends the payment as failed; `return` sends back what came in, once refunds exist."""
+
+    action: ReviewAction
+    reason: Annotated[FreeText, Field(min_length=1, max_length=500)]
+    gateway_number: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
+        default=None, description="The gateway's own number, as evidence for `retry`"
+    )
+
+
+INPUTS: Final[list[type[BaseModel]]] = [CreatePayment, ReviewPayment, Nothing]
+
+
+@router.post(
+    "/create",
+    status_code=201,
+    response_model=Payment,
+    operation_id="create_payment",
+    responses={
+        201: {"headers": REPLAYED_HEADER},
+        202: {"model": Payment, "description": "Under way: no instructions for the payer yet"},
+        **problems(400, 401, 403, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra=body_schema(CreatePayment) | header_parameter(required=True),
+)
+async def create(
+    request: Request,
+    caller: Writer,
+    key: RequiredKey,
+    _: NoQuery,
+    wanted: Annotated[CreatePayment, Depends(json_body(CreatePayment))],
+) -> Response:
+    """Order a payment. The answer carries what the payer needs next."""
+    new = context(request).offers.order(wanted, caller.application, datetime.now(UTC))
+
+    async def act(claim: Claim | None) -> Answer:
+        assert claim is not None
+        order = PaymentOrder.model_validate_json(claim.request)
+        name_payment(request, order.payment_id)
+        payment = await _open(request, order, key, is_new=claim.is_new)
+        if payment is None:
+            return _answer(202, (await find(request, order.payment_id, order.application)).payment)
+        return _answer(201, payment)
+
+    return await once(
+        request,
+        caller,
+        key,
+        command=CREATE,
+        object_id=new.payment_id,
+        message=new.model_dump_json().encode(),
+        act=act,
+    )
+
+
+@router.get(
+    "/{payment_id:payment}",
+    response_model=Payment,
+    operation_id="read_payment",
+    responses=problems(401, 403, 404, 422, 500, 503),
+)
+async def read(
+    request: Request, caller: Reader, payment_id: PaymentIdInPath, _: NoQuery
+) -> Response:
+    """The payment as it stands."""
+    found = await find(request, payment_id, caller.application)
+    return _answer(200, found.payment).response()
+
+
+@router.post(
+    "/{payment_id:payment}/cancel",
+    response_model=Payment,
+    operation_id="cancel_payment",
+    responses={
+        200: {"headers": REPLAYED_HEADER},
+        **_STILL_GOING,
+        **problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra=body_schema(Nothing) | header_parameter(required=False),
+)
+async def cancel(
+    request: Request,
+    caller: Writer,
+    payment_id: PaymentIdInPath,
+    key: OptionalKey,
+    _: NoQuery,
+    __: Annotated[Nothing, Depends(json_body(Nothing))],
+) -> Response:
+    """Cancel a payment that nobody has paid; the gateway is told first."""
+    found = await find(request, payment_id, caller.application)
+    message = Command(application=caller.application)
+
+    async def act(_: Claim | None) -> Answer:
+        payment: Payment | None = found.payment
+        if not found.payment.status.is_terminal:
+            payment = await _command(
+                request,
+                found,
+                PaymentWorkflow.cancel,
+                message,
+                id_of("cancel", caller.application, key),
+            )
+        if payment is None:
+            return _answer(202, (await find(request, payment_id, caller.application)).payment)
+        if payment.status is not PaymentStatus.CANCELED:
+            raise PaymentNotCancelable(f"the payment is {payment.status}")
+        return _answer(200, payment)
+
+    return await once(
+        request, caller, key, command="cancel", object_id=payment_id, message=b"{}", act=act
+    )
+
+
+@router.post(
+    "/{payment_id:payment}/refresh",
+    response_model=Payment,
+    operation_id="refresh_payment",
+    responses={
+        **_STILL_GOING,
+        **problems(400, 401, 403, 404, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra=body_schema(Nothing),
+)
+async def refresh(
+    request: Request,
+    caller: Writer,
+    payment_id: PaymentIdInPath,
+    _: NoQuery,
+    __: Annotated[Nothing, Depends(json_body(Nothing))],
+) -> Response:
+    """Ask the gateway now, at most once every two seconds: for the page a payer returns to."""
+    found = await find(request, payment_id, caller.application)
+    if not context(request).pace.take(payment_id):
+        raise try_again(
+            429, "too_many_refreshes", "a payment is refreshed at most once every 2 seconds"
+        )
+    if found.payment.status.is_terminal:
+        return _answer(200, found.payment).response()
+    payment = await _command(
+        request,
+        found,
+        PaymentWorkflow.refresh,
+        Command(application=caller.application),
+        id_of("refresh", caller.application, None),
+    )
+    if payment is None:
+        found = await find(request, payment_id, caller.application)
+        return _answer(202, found.payment).response()
+    return _answer(200, payment).response()
+
+
+@router.post(
+    "/{payment_id:payment}/review",
+    response_model=Payment,
+    operation_id="review_payment",
+    responses={
+        200: {"headers": REPLAYED_HEADER},
+        **_STILL_GOING,
+        **problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra=body_schema(ReviewPayment) | header_parameter(required=False),
+)
+async def review(
+    request: Request,
+    caller: Operator,
+    payment_id: PaymentIdInPath,
+    key: OptionalKey,
+    _: NoQuery,
+    decided: Annotated[ReviewPayment, Depends(json_body(ReviewPayment))],
+) -> Response:
+    """Decide on a payment that was parked for a person."""
+    found = await find(request, payment_id, caller.application)
+    decision = _decision(decided, caller)
+
+    async def act(claim: Claim | None) -> Answer:
+        is_first = claim is None or claim.is_new
+        if is_first and found.payment.status is not PaymentStatus.NEEDS_REVIEW:
+            raise PaymentNotUnderReview(f"the payment is {found.payment.status}; nobody parked it")
+        payment = await _command(
+            request,
+            found,
+            PaymentWorkflow.review,
+            decision,
+            id_of("review", caller.application, key),
+        )
+        if payment is None:
+            return _answer(202, (await find(request, payment_id, caller.application)).payment)
+        return _answer(200, payment)
+
+    return await once(
+        request,
+        caller,
+        key,
+        command="review",
+        object_id=payment_id,
+        message=decision.model_dump_json().encode(),
+        act=act,
+    )
+
+
+def _decision(decided: ReviewPayment, caller: Caller) -> ReviewDecision:
+    if decided.action is ReviewAction.RETURN:
+        raise RequestRefused(
+            409,
+            "return_not_available",
+            "money cannot be returned through this deployment yet; return it at the gateway, then"
+            " decide with close",
+            param="action",
+        )
+    if decided.gateway_number is not None and decided.action is not ReviewAction.RETRY:
+        raise InvalidRequest("gateway_number is evidence for retry alone", param="gateway_number")
+    return ReviewDecision(
+        action=decided.action,
+        reason=decided.reason,
+        reviewed_by=caller.key_id,
+        gateway_number=decided.gateway_number,
+    )
+
+
+async def _open(request: Request, order: PaymentOrder, key: str, *, is_new: bool) -> Payment | None:
+    """The payment once the payer has instructions; None while it is under way.
+
+    Update-with-start is for payments without a row only: after Temporal's retention it would
+    start a second run.
+    """
+    found = Found(unrecorded(order), order, is_recorded=False)
+    if not is_new:
+        found = await find(request, order.payment_id, order.application)
+    command_id = id_of("create", order.application, key)
+    message = Command(application=order.application)
+    try:
+        return await _send(request, found, PaymentWorkflow.create, message, command_id)
+    except NotRunning:
+        payment = (await find(request, order.payment_id, order.application)).payment
+        return None if payment.status is PaymentStatus.CREATED else payment
+
+
+async def _command(
+    request: Request, found: Found, command: Update[MessageT], message: MessageT, command_id: str
+) -> Payment | None:
+    """The payment after the command; None while it is under way.
+
+    Where no workflow runs, the record answers, if it says that the payment has ended.
+    """
+    try:
+        return await _send(request, found, command, message, command_id)
+    except NotRunning:
+        payment = (await find(request, found.payment.id, found.order.application)).payment
+        if payment.status.is_terminal:
+            return payment
+        raise unavailable("the payment's process, which is being resumed,") from None
+
+
+async def _send(
+    request: Request, found: Found, command: Update[MessageT], message: MessageT, command_id: str
+) -> Payment | None:
+    commands = context(request).commands
+    if found.is_recorded:
+        return await commands.send(found.payment.id, command, message, command_id)
+    return await commands.start(found.order, command, message, command_id)
+
+
+def _answer(status_code: int, payment: Payment) -> Answer:
+    return Answer(status_code, payment.model_dump_json().encode())

@@ -1,0 +1,17 @@
+"""What is on sale."""
+
+from fastapi import APIRouter, Request
+
+from api.authentication import Reader
+from api.context import context
+from api.openapi import problems
+from api.queries import NoQuery
+from billing.catalog import Catalog
+
+router = APIRouter(tags=["catalog"])
+
+
+@router.get("/pricing", operation_id="read_pricing", responses=problems(401, 403, 422, 500, 503))
+async def pricing(request: Request, caller: Reader, _: NoQuery) -> Catalog:
+    """The catalog, with prices in minor units per currency."""
+    return context(request).catalog
