@@ -4,7 +4,7 @@ everbill_owner   owns the schema and runs migrations
 everbill         the application's login, a member of everbill_app, owns nothing
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg import AsyncConnection, sql
 from sqlalchemy import make_url
@@ -14,10 +14,17 @@ LOGIN: Final = "everbill"
 GROUP: Final = "everbill_app"
 
 
+class Logins(NamedTuple):
+    """The URLs of the schema's owner and of the application."""
+
+    owner: str
+    application: str
+
+
 async def provision(
     superuser_url: str, *, database: str, owner_password: str, app_password: str
-) -> tuple[str, str]:
-    """Make what is missing and set the passwords; the owner's and the application's URLs."""
+) -> Logins:
+    """Make what is missing and set the passwords; both URLs."""
     url = make_url(superuser_url).set(drivername="postgresql")
     async with await _connect(url.render_as_string(hide_password=False)) as connection:
         for role, password in ((OWNER, owner_password), (LOGIN, app_password)):
@@ -29,7 +36,7 @@ async def provision(
     def as_login(role: str, password: str) -> str:
         return at.set(username=role, password=password).render_as_string(hide_password=False)
 
-    return as_login(OWNER, owner_password), as_login(LOGIN, app_password)
+    return Logins(as_login(OWNER, owner_password), as_login(LOGIN, app_password))
 
 
 async def _connect(url: str) -> AsyncConnection[tuple[object, ...]]:
