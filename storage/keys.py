@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -44,9 +44,10 @@ class ApiKeys:
         self._connection = connection
 
     async def create(
-        self, application: str, name: str, scopes: Sequence[Scope], now: datetime
+        self, application: str, name: str, scopes: Iterable[str], now: datetime
     ) -> tuple[KeyRecord, str]:
-        """A new key and its secret, which nobody can read again."""
+        """A new key and its secret, which nobody can read again. Raises ValueError on a scope
+        that does not exist."""
         secret = SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         inserted = await self._connection.execute(
             insert(api_keys)
@@ -56,7 +57,7 @@ class ApiKeys:
                 name=name,
                 digest=_digest(secret),
                 last_four=secret[-4:],
-                scopes=sorted(scope.value for scope in scopes),
+                scopes=sorted(Scope(scope).value for scope in scopes),
                 created_at=now,
             )
             .returning(api_keys)
