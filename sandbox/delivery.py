@@ -6,13 +6,15 @@ shortened for a sandbox. After a restart the open ones continue.
 """
 
 import asyncio
+import heapq
+import itertools
 import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -33,7 +35,19 @@ _ANSWER_KEPT: Final = 200
 _REORDER_CEILING_SECONDS: Final = 20.0
 
 _log = logging.getLogger(__name__)
-_of_this_request: ContextVar[list[str] | None] = ContextVar("deliveries_of_request", default=None)
+
+
+@dataclass(frozen=True, order=True)
+class _Due:
+    """When a webhook is to be sent; at the same moment in the order they were made."""
+
+    at: float
+    turn: int
+    delivery_id: str = field(compare=False)
+    order: tuple[str, str] = field(compare=False)
+
+
+_of_this_request: ContextVar[list[_Due] | None] = ContextVar("webhooks_of_request", default=None)
 
 
 @dataclass(frozen=True)
@@ -71,7 +85,9 @@ class Delivery:
         self.rules: dict[str, WebhookRules] = {}
         self._book = book
         self._faults = faults
-        self._held: set[str] = set()
+        self._turns = itertools.count()
+        self._schedule: list[_Due] = []
+        self._ready: dict[str, _Due] = {}
         self._reordered: dict[str, str] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._busy_orders: set[tuple[str, str]] = set()
@@ -96,29 +112,26 @@ class Delivery:
         delivery_id = f"whd_{uuid.uuid4().hex}"
         fault = self._faults.take(gateway, "webhook", reference)
         now = time.time()
-        self._book.put(
-            KIND,
-            delivery_id,
-            {
-                "id": delivery_id,
-                "gateway": gateway,
-                "url": url,
-                "number": number,
-                "reference": reference,
-                "event_type": event_type,
-                "payload": payload,
-                "created_at": now,
-                "state": WITHHELD if fault and fault.name == "never" else WAITING,
-                "fault": fault.name if fault else None,
-                "copies": _extra_copies(fault),
-                "next_at": now + _hold_seconds(fault),
-                "rounds": 0,
-                "tries": [],
-            },
-        )
+        document: Document = {
+            "id": delivery_id,
+            "gateway": gateway,
+            "url": url,
+            "number": number,
+            "reference": reference,
+            "event_type": event_type,
+            "payload": payload,
+            "created_at": now,
+            "state": WITHHELD if fault and fault.name == "never" else WAITING,
+            "fault": fault.name if fault else None,
+            "copies": _extra_copies(fault),
+            "next_at": now + _hold_seconds(fault),
+            "rounds": 0,
+            "tries": [],
+        }
+        self._book.put(KIND, delivery_id, document)
         if fault and fault.name == "reorder":
             self._reordered[delivery_id] = gateway
-        self._hold(delivery_id)
+        self._plan(document)
         return delivery_id
 
     def newest(self, limit: int) -> list[Document]:
@@ -133,20 +146,21 @@ class Delivery:
                 return False
             document |= {"state": WAITING, "fault": None, "copies": 0, "next_at": time.time()}
             self._book.put(KIND, delivery_id, document)
-        self._hold(delivery_id)
+        self._plan(document)
         return True
 
     def forget(self) -> None:
         """Follow a book that was cleared: stop what is on its way."""
         for task in self._sending.values():
             task.cancel()
-        self._held.clear()
+        self._schedule.clear()
+        self._ready.clear()
         self._reordered.clear()
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """Around one request: what it enqueues leaves when this ends."""
-        mine: list[str] = []
+        mine: list[_Due] = []
         token = _of_this_request.set(mine)
         try:
             yield
@@ -156,13 +170,16 @@ class Delivery:
 
     def release(self) -> None:
         """Let the webhooks of this request go, even if it is not answered yet."""
-        self._held.difference_update(_of_this_request.get() or ())
+        mine = _of_this_request.get() or []
+        for due in mine:
+            heapq.heappush(self._schedule, due)
+        mine.clear()
         self._wake.set()
 
     async def before_answer(self) -> None:
         """Send those webhooks of this request that are to arrive before its answer."""
-        for delivery_id in list(_of_this_request.get() or ()):
-            document = self._book.get(KIND, delivery_id)
+        for due in list(_of_this_request.get() or ()):
+            document = self._book.get(KIND, due.delivery_id)
             if document and document["fault"] == "before_answer" and not document["rounds"]:
                 await self._send(document)
 
@@ -171,6 +188,8 @@ class Delivery:
         """Deliver while this is entered."""
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
             self._client = client
+            for document in self._book.find(KIND, state=WAITING):
+                self._plan(document)
             loop = asyncio.create_task(self._deliver_due())
             try:
                 yield
@@ -180,13 +199,16 @@ class Delivery:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _hold(self, delivery_id: str) -> None:
+    def _plan(self, document: Document) -> None:
+        """Send it at its time, and not before the request that made it is done."""
+        order = (document["gateway"], document["number"])
+        due = _Due(document["next_at"], next(self._turns), document["id"], order)
         mine = _of_this_request.get()
         if mine is None:
+            heapq.heappush(self._schedule, due)
             self._wake.set()
         else:
-            mine.append(delivery_id)
-            self._held.add(delivery_id)
+            mine.append(due)
 
     async def _deliver_due(self) -> None:
         while True:
@@ -200,23 +222,25 @@ class Delivery:
 
         The webhooks of one order go one after the other, so that only a fault reorders them.
         """
-        if len(self._sending) >= _PARALLEL:
-            return None
         now = time.time()
-        pauses = []
-        for document in self._book.find(KIND, state=WAITING):
-            delivery_id = document["id"]
-            order = (document["gateway"], document["number"])
-            if delivery_id in self._held or order in self._busy_orders:
-                continue
-            if document["next_at"] > now:
-                pauses.append(document["next_at"] - now)
-            elif len(self._sending) < _PARALLEL:
-                self._busy_orders.add(order)
-                task = asyncio.create_task(self._send(document))
-                self._sending[delivery_id] = task
-                task.add_done_callback(partial(self._finish, document))
-        return min(pauses, default=None)
+        while self._schedule and self._schedule[0].at <= now:
+            due = heapq.heappop(self._schedule)
+            self._ready[due.delivery_id] = due
+        for due in list(self._ready.values()):
+            if len(self._sending) >= _PARALLEL:
+                break
+            if due.order not in self._busy_orders:
+                del self._ready[due.delivery_id]
+                self._start(due, now)
+        return self._schedule[0].at - now if self._schedule else None
+
+    def _start(self, due: _Due, now: float) -> None:
+        document = self._book.get(KIND, due.delivery_id)
+        if document is None or document["state"] != WAITING or document["next_at"] > now:
+            return
+        self._busy_orders.add(due.order)
+        task = self._sending[due.delivery_id] = asyncio.create_task(self._send(document))
+        task.add_done_callback(partial(self._finish, document))
 
     def _finish(self, document: Document, task: asyncio.Task[None]) -> None:
         del self._sending[document["id"]]
@@ -247,6 +271,8 @@ class Delivery:
             else:
                 current["next_at"] = time.time() + rules.retry_delays[rounds - 1]
             self._book.put(KIND, document["id"], current)
+            if current["state"] == WAITING:
+                self._plan(current)
             self._let_reordered_follow(document)
 
     async def _post(self, document: Document, rules: WebhookRules, forged: bool) -> dict[str, Any]:
@@ -259,7 +285,7 @@ class Delivery:
             reply = await self._client.post(
                 document["url"], headers=message.headers, content=message.content
             )
-        except httpx.HTTPError as problem:
+        except (httpx.HTTPError, httpx.InvalidURL) as problem:
             return record | {"error": f"{type(problem).__name__}: {problem}"}
         return record | {
             "accepted": rules.accepted(reply.status_code, reply.content),
@@ -275,7 +301,9 @@ class Delivery:
             del self._reordered[delivery_id]
             held = self._book.get(KIND, delivery_id)
             if held:
-                self._book.put(KIND, delivery_id, held | {"next_at": time.time()})
+                held["next_at"] = time.time()
+                self._book.put(KIND, delivery_id, held)
+                self._plan(held)
 
 
 def _extra_copies(fault: Fault | None) -> int:
