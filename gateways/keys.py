@@ -1,12 +1,14 @@
-"""RSA keys from settings, and the one signature Alipay and WeChat Pay both use.
+"""What adapters take from settings (RSA keys, addresses), and the signature two of them share.
 
-The signature is RSASSA-PKCS1-v1_5 with SHA-256 in standard Base64; it is deterministic.
+The signature, Alipay's and WeChat Pay's, is RSASSA-PKCS1-v1_5 with SHA-256 in standard Base64; it
+is deterministic.
 """
 
 import base64
 import binascii
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from billing.errors import SettingError
-from runtime.settings import read_key_text
+from runtime.settings import is_loopback, read_key_text
 
 MIN_KEY_BITS: Final = 2048
 
@@ -39,6 +41,27 @@ def all_set(gateway: str, values: Mapping[str, str | None]) -> bool:
         f"{gateway} is set up in part: {', '.join(missing)} not set;"
         " set them too, or unset the others to switch the gateway off"
     )
+
+
+def read_address(value: str, setting: str) -> str:
+    """A gateway's base address, without a slash at its end: https, or http on this machine.
+
+    Raises SettingError naming the setting.
+    """
+    address = value.strip().rstrip("/")
+    try:
+        parts = urlsplit(address)
+        is_usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    is_safe = address.startswith("https://") or (
+        address.startswith("http://") and is_usable and is_loopback(address)
+    )
+    if not is_usable or not is_safe or set(address) & set("?#@ "):
+        raise SettingError(
+            f"{setting}: expected an https address without a query (http on this machine only)"
+        )
+    return address
 
 
 def load_private_key(value: str, setting: str) -> RSAPrivateKey:

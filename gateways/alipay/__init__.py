@@ -5,7 +5,7 @@ from gateways.alipay.adapter import AlipayGateway
 from gateways.alipay.requests import Account
 from gateways.alipay.webhook import AlipayWebhookVerifier
 from gateways.gateway import Gateway, WebhookVerifier
-from gateways.keys import all_set, are_a_pair, load_private_key, load_public_key
+from gateways.keys import all_set, are_a_pair, load_private_key, load_public_key, read_address
 from gateways.transport import make_client
 from runtime.settings import Settings
 
@@ -55,5 +55,5 @@ def _account(settings: Settings) -> Account:
         seller_id=values["EVERBILL_ALIPAY_SELLER_ID"].strip(),
         private_key=private_key,
         alipay_public_key=public_key,
-        gateway_url=settings.alipay.gateway_url,
+        gateway_url=read_address(settings.alipay.gateway_url, "EVERBILL_ALIPAY_GATEWAY_URL"),
     )

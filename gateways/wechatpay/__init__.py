@@ -4,7 +4,7 @@ import httpx
 
 from billing.errors import SettingError
 from gateways.gateway import Gateway, WebhookVerifier
-from gateways.keys import all_set, are_a_pair, load_private_key, load_public_key
+from gateways.keys import all_set, are_a_pair, load_private_key, load_public_key, read_address
 from gateways.transport import make_client
 from gateways.wechatpay.adapter import WechatpayGateway
 from gateways.wechatpay.failover import MAIN_HOST, Failover
@@ -80,5 +80,5 @@ def _account(settings: Settings) -> Account:
         public_key_id=key_id,
         public_keys={key_id: public_key},
         apiv3_key=apiv3_key,
-        api_base=settings.wechatpay.api_base,
+        api_base=read_address(settings.wechatpay.api_base, f"{_PREFIX}API_BASE"),
     )

@@ -131,7 +131,7 @@ class WechatpayGateway:
         Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured.
         """
         account = self._account
-        url = httpx.URL(account.api_base.rstrip("/") + path)
+        url = httpx.URL(account.api_base + path)
         headers = {
             "Accept": "application/json",
             "Wechatpay-Serial": account.public_key_id,

@@ -1,6 +1,7 @@
 """RSA2 over what is sent and what is received, whatever is in it."""
 
 import json
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -90,6 +91,7 @@ def test_a_node_of_the_same_name_inside_a_string_is_not_the_node() -> None:
     assert read_answer(signed_text(_METHOD, node), _METHOD, _KEY).text("code") == "10000"
 
 
+@cache
 def _altered() -> dict[str, bytes]:
     good = signed_answer(_METHOD, {"code": "10000", "trade_no": "1"}).decode()
     paid = '{"code":"10000","trade_status":"TRADE_SUCCESS"}'

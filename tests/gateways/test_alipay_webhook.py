@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
@@ -115,6 +116,7 @@ def test_the_payers_return_address_is_no_notification() -> None:
     assert "no notification" in _refusal(body)
 
 
+@cache
 def _forgeries() -> dict[str, bytes]:
     good = _body()
     return {

@@ -14,7 +14,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from billing.errors import SettingError
-from gateways.keys import all_set, is_signed_by, load_private_key, load_public_key, sign
+from gateways.keys import (
+    all_set,
+    is_signed_by,
+    load_private_key,
+    load_public_key,
+    read_address,
+    sign,
+)
 from tests.gateways.parties import key_of, sign_by_hand
 
 _PRIVATE_FORMATS = [PrivateFormat.TraditionalOpenSSL, PrivateFormat.PKCS8]
@@ -111,3 +118,29 @@ def test_a_gateway_is_on_when_all_is_set_and_off_when_nothing_is() -> None:
 
 def _pem(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+@pytest.mark.parametrize(
+    "address", ["https://openapi.alipay.com/gateway.do", "http://127.0.0.1:8001", "http://[::1]:1"]
+)
+def test_a_gateways_address_is_https_or_on_this_machine(address: str) -> None:
+    assert read_address(f" {address}/ ", "SETTING") == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "openapi.alipay.com",
+        "http://openapi.alipay.com/gateway.do",
+        "ftp://127.0.0.1/",
+        "https://",
+        "https://host:99999",
+        "https://host/?a=b",
+        "https://user@host/",
+        "https://[host/",
+    ],
+)
+def test_any_other_address_is_refused_by_name(address: str) -> None:
+    with pytest.raises(SettingError, match=r"^EVERBILL_SOME_URL: expected an https address"):
+        read_address(address, "EVERBILL_SOME_URL")
