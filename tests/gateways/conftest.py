@@ -2,6 +2,9 @@ import os
 
 import pytest
 
+from runtime.settings import Settings, load_settings
+from tests.fixtures.sandbox import SandboxProcess
+
 
 @pytest.fixture
 def clean_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
@@ -11,3 +14,11 @@ def clean_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:9/everbill")
     return monkeypatch
+
+
+@pytest.fixture
+def sandbox_settings(sandbox: SandboxProcess, clean_settings: pytest.MonkeyPatch) -> Settings:
+    """The settings with which a process of ours talks to the running sandbox."""
+    for name, value in sandbox.environment.items():
+        clean_settings.setenv(name, value)
+    return load_settings()
