@@ -6,9 +6,10 @@ number, and its idempotency key comes from both, so that a repeat gets the same 
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import stripe
+from stripe.params import PaymentIntentListParams
 
 from billing.errors import AnswerUntrusted, InstructionsLost, OutcomeUnknown
 from billing.identifiers import gateway_key
@@ -251,7 +252,7 @@ class StripeGateway:
         """Go through the PaymentIntents made since the order. Search would be one call, but may
         lag behind by minutes; a list never does."""
         newest = min(self._clock(), order.expires_at) + _CLOCK_SKEW
-        wanted: dict[str, Any] = {
+        wanted: PaymentIntentListParams = {
             "created": {
                 "gte": int((order.created_at - _CLOCK_SKEW).timestamp()),
                 "lte": int(newest.timestamp()),
@@ -266,15 +267,15 @@ class StripeGateway:
                     return read(IntentView, listed)
             if not page.has_more or not page.data:
                 return None
-            wanted = {**wanted, "starting_after": page.data[-1].get("id")}
+            wanted["starting_after"] = str(page.data[-1].get("id"))
         raise OutcomeUnknown(
             f"{order.number} is not among the {_PAGE_SIZE * _MOST_PAGES} PaymentIntents looked"
             " through, and there are more"
         )
 
-    async def _page(self, wanted: dict[str, Any]) -> IntentPage:
+    async def _page(self, wanted: PaymentIntentListParams) -> IntentPage:
         try:
-            return read(IntentPage, await self._intents.list_async(wanted))  # type: ignore[arg-type]
+            return read(IntentPage, await self._intents.list_async(wanted))
         except stripe.StripeError as problem:
             answer = read_error(problem)
         return answer.raise_as_error()

@@ -4,6 +4,7 @@ import pytest
 
 from runtime.settings import Settings, load_settings
 from tests.fixtures.sandbox import SandboxProcess
+from tests.gateways.scripted_stripe import Clock, Stripe
 
 
 @pytest.fixture
@@ -22,3 +23,13 @@ def sandbox_settings(sandbox: SandboxProcess, clean_settings: pytest.MonkeyPatch
     for name, value in sandbox.environment.items():
         clean_settings.setenv(name, value)
     return load_settings()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def scripted() -> Stripe:
+    return Stripe()
