@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,34 +11,8 @@ from gateways.gateway import Notification, Opened, WebhookRefused
 from gateways.registry import build_gateways, build_verifiers, notify_url
 from runtime.settings import Settings
 from tests.fixtures.sandbox import SandboxProcess
+from tests.gateways.mailbox import Mailbox
 from tests.gateways.parties import NUMBER, make_order
-
-
-@dataclass(frozen=True)
-class Delivered:
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class Mailbox:
-    """An HTTP server that takes every POST and answers 200."""
-
-    def __init__(self) -> None:
-        self.delivered: asyncio.Queue[Delivered] = asyncio.Queue()
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in head[1:] if line)
-        }
-        body = await reader.readexactly(int(headers["content-length"]))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        await self.delivered.put(Delivered(head[0].split()[1], headers, body))
 
 
 @pytest.fixture
