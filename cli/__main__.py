@@ -4,6 +4,7 @@ import typer
 
 from cli import keys
 from cli.migrate import migrate_command
+from cli.up import up
 
 app = typer.Typer(
     name="everbill",
@@ -14,10 +15,11 @@ app = typer.Typer(
 app.add_typer(keys.app)
 
 app.command("migrate")(migrate_command)
+app.command()(up)
 
 
 def main() -> None:
-    app()
+    app(prog_name="everbill")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from embedded.supervisor import Component
 from embedded.temporal import NAMESPACE, TemporalServer
 
 _HEALTH_TIMEOUT_SECONDS: Final = 2.0
-# A worker lets activities under way finish for 35 s.
-_WORKER_STOP_TIMEOUT_SECONDS: Final = 40.0
+# A worker lets activities under way finish for 35 s, the API its requests for 30.
+_GRACEFUL_STOP_TIMEOUT_SECONDS: Final = 40.0
 _GATEWAY_PREFIXES: Final = ("EVERBILL_STRIPE_", "EVERBILL_ALIPAY_", "EVERBILL_WECHATPAY_")
 # After a kill -9 of the server its last sessions may hold shared memory for a moment longer.
 _POSTGRES_START_TRIES: Final = 5
@@ -143,7 +143,7 @@ def worker(folder: DataFolder, environment: Mapping[str, str]) -> Component:
         environment={**environment, "EVERBILL_READY_FILE": str(ready_file)},
         working_folder=PROJECT,
         before_start=lambda: ready_file.unlink(missing_ok=True),
-        stop_timeout_seconds=_WORKER_STOP_TIMEOUT_SECONDS,
+        stop_timeout_seconds=_GRACEFUL_STOP_TIMEOUT_SECONDS,
     )
 
 
@@ -154,6 +154,7 @@ def api(options: StackOptions, environment: Mapping[str, str]) -> Component:
         is_ready=_answers(local_url(options.ports.api) + "/readyz"),
         environment=environment,
         working_folder=PROJECT,
+        stop_timeout_seconds=_GRACEFUL_STOP_TIMEOUT_SECONDS,
     )
 
 

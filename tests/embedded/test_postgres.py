@@ -63,7 +63,7 @@ async def test_root_without_namespaces_runs_it_as_nobody_and_can_go_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, log = _server(folder), folder / "log"
-    os.chmod(folder, 0o711)
+    os.chmod(folder, 0o701)
     monkeypatch.setattr(postgres, "_namespaces_work", lambda: False)
     assert await _run_and_stop(server, log) == (1, pwd.getpwnam("nobody").pw_uid)
     monkeypatch.undo()
