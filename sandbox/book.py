@@ -165,6 +165,14 @@ class Book:
             ),
         )
 
+    def record_refund(self, gateway: str, gateway_reference: str, amount: int) -> None:
+        """Money given back, in minor units, of the charge with the gateway's own number."""
+        self._write(
+            "UPDATE charges SET refunded = refunded + ? WHERE gateway = ? AND"
+            " gateway_reference = ?",
+            (amount, gateway, gateway_reference),
+        )
+
     def charges(self) -> list[Document]:
         """All money ever taken, oldest first."""
         rows = self._connection.execute(

@@ -1,0 +1,10 @@
+"""Our own order numbers, as Alipay and WeChat Pay know them: out_trade_no."""
+
+_PAYMENT_ID_LENGTH = 30
+
+
+def split_number(number: str) -> tuple[str, int]:
+    """The payment id and the attempt behind an out_trade_no: the id, then two digits from the
+    second attempt on."""
+    reference, attempt = number[:_PAYMENT_ID_LENGTH], number[_PAYMENT_ID_LENGTH:]
+    return reference, int(attempt) if len(attempt) == 2 and attempt.isdecimal() else 1
