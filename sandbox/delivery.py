@@ -29,7 +29,7 @@ DELIVERED: Final = "delivered"
 GIVEN_UP: Final = "given_up"
 WITHHELD: Final = "withheld"
 
-_PARALLEL: Final = 16
+_PARALLEL: Final = 8
 _TIMEOUT_SECONDS: Final = 10.0
 _ANSWER_KEPT: Final = 200
 _REORDER_CEILING_SECONDS: Final = 20.0

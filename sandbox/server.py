@@ -30,6 +30,9 @@ def serve(options: Options) -> None:
         keys = load_keys(options.data_dir, PROVIDERS)
         settings = write_settings(options.data_dir, keys, PROVIDERS, url)
         sandbox = make_sandbox(options, url, keys)
+        # httpx looks for this module at every call; where it is absent, each search of the disk
+        # costs more than sending the webhook.
+        sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
         server = uvicorn.Server(
             uvicorn.Config(
                 make_app(sandbox),
@@ -39,6 +42,7 @@ def serve(options: Options) -> None:
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=2,
             )
         )
