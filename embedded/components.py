@@ -158,10 +158,6 @@ def api(options: StackOptions, environment: Mapping[str, str]) -> Component:
     )
 
 
-def migration_command() -> list[str]:
-    return [*_python("cli"), "migrate"]
-
-
 def _python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
 

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
+
+from billing.errors import SettingError
 from embedded import access, components
 from embedded.components import local_url
+from embedded.errors import StackRefused
 from embedded.folder import DataFolder, Secrets, read_settings
 from embedded.launch import LOOPBACK
-from embedded.options import PROJECT, StackOptions
+from embedded.options import StackOptions
 from embedded.postgres import PostgresServer
 from embedded.supervisor import Announce, Component, Supervisor
+from storage.migrate import migrate
 from storage.provision import provision
 
 DATABASE: Final = "everbill"
@@ -132,7 +138,7 @@ class Stack:
         given = options.environment.get("DATABASE_URL", "")
         if given:
             owner = options.environment.get("EVERBILL_MIGRATION_DATABASE_URL") or given
-            await self._migrate(inherited, owner)
+            await self._migrate(owner)
             return given
         server = PostgresServer(
             self.folder.postgres, options.ports.postgres, secrets.postgres_password
@@ -151,14 +157,17 @@ class Stack:
             owner_password=secrets.owner_password,
             app_password=secrets.application_password,
         )
-        await self._migrate(inherited, urls.owner)
+        await self._migrate(urls.owner)
         return urls.application
 
-    async def _migrate(self, inherited: Mapping[str, str], owner_url: str) -> None:
-        environment = {**inherited, "EVERBILL_MIGRATION_DATABASE_URL": owner_url}
-        await self.supervisor.run_once(
-            "migrate", components.migration_command(), environment, PROJECT
-        )
+    async def _migrate(self, owner_url: str) -> None:
+        self.announce("bringing the database's schema up to date")
+        try:
+            await asyncio.to_thread(migrate, owner_url)
+        except (SQLAlchemyError, CommandError, SettingError) as problem:
+            raise StackRefused(
+                f"the database's schema could not be brought up to date: {problem}"
+            ) from None
 
     async def _start_sandbox(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """The settings by which worker and API reach the sandbox's gateways."""

@@ -28,10 +28,6 @@ def _nothing() -> None:
     pass
 
 
-async def _never() -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class Component:
     """One process of the stack, and how to tell that it works."""
@@ -135,17 +131,6 @@ class Supervisor:
     async def until_ready(self, name: str) -> None:
         """Wait until it is ready, again if need be."""
         await self._running[name].ready.wait()
-
-    async def run_once(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
-    ) -> None:
-        """Run a command to its end. Raises StackRefused, with the end of its log, if it fails."""
-        running = await self._spawn(Component(name, command, _never, environment, folder))
-        await self._with_progress(running.process.wait(), f"{name} is running")
-        status = running.process.returncode
-        await self.stop(name)
-        if status != 0:
-            raise self._failed(name, f"{name} {_manner(status)}")
 
     async def _spawn(self, component: Component) -> _Running:
         name = component.name

@@ -90,13 +90,6 @@ async def test_a_failing_start_tells_the_end_of_its_log(folder: DataFolder) -> N
     assert str(folder.log("first")) in str(refusal.value)
 
 
-async def test_a_command_run_once_fails_with_its_log(folder: DataFolder) -> None:
-    supervisor = Supervisor(folder, lambda _: None)
-    await supervisor.run_once("migrate", ["true"], {}, folder.path)
-    with pytest.raises(StackRefused, match="migrate ended with status 2"):
-        await supervisor.run_once("migrate", ["ls", "--no-such-option"], {}, folder.path)
-
-
 def test_sigterm_stops_the_children(tmp_path: Path) -> None:
     with _supervisor_process(tmp_path) as supervisor:
         pids = _children(tmp_path)
