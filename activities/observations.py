@@ -31,8 +31,13 @@ async def record(
     orders_expire: bool,
     now: datetime,
     reviewed: bool,
+    is_closing: bool = False,
 ) -> None:
-    """Apply one answer to one attempt. A parked payment moves only when `reviewed`."""
+    """Apply one answer to one attempt. A parked payment moves only when `reviewed`.
+
+    While the payment `is_closing` by our own doing, a dead attempt is what was asked for and says
+    nothing about the status.
+    """
     found = await work.payments.find(payment_id, lock=True)
     if found is None:
         raise PaymentNotFound(f"there is no row of payment {payment_id}")
@@ -61,10 +66,12 @@ async def record(
             if answer.receipt is not None and (is_moving or found.payment.status.is_terminal):
                 await _receive(work, found, order, answer.receipt, now)
         case ObservedState.DEAD:
+            is_moving &= not is_closing
             await _bury(work, found, order, now, is_moving=is_moving, failure=answer.failure)
         case ObservedState.ABSENT | ObservedState.PENDING | ObservedState.PROCESSING:
             is_over = orders_expire and now >= order.expires_at + DEATH_AFTER_EXPIRY
             if is_over and answer.state is not ObservedState.PROCESSING:
+                is_moving &= not is_closing
                 await _bury(work, found, order, now, is_moving=is_moving, failure=None)
             elif is_moving:
                 await _await(work, found, answer, now)

@@ -171,12 +171,17 @@ class PaymentActivities:
     async def _close_attempt(
         self, record: PaymentRecord, attempt: AttemptRecord, request: ClosePayment
     ) -> None:
-        record = await self._observe(record, attempt, request.now, request.review)
+        async def observe(record: PaymentRecord) -> PaymentRecord:
+            return await self._observe(
+                record, attempt, request.now, request.review, is_closing=request.status is not None
+            )
+
+        record = await observe(record)
         if not record.is_open(attempt.attempt):
             return
         with asking(attempt.gateway):
             await self._gateway(attempt.gateway).close(order_of(record, attempt))
-        await self._observe(record, attempt, request.now, request.review)
+        await observe(record)
 
     async def _observe(
         self,
@@ -184,6 +189,8 @@ class PaymentActivities:
         attempt: AttemptRecord,
         now: datetime,
         review: ReviewDecision | None = None,
+        *,
+        is_closing: bool = False,
     ) -> PaymentRecord:
         """Ask the gateway about one attempt and record its answer in one transaction."""
         gateway = self._gateway(attempt.gateway)
@@ -203,6 +210,7 @@ class PaymentActivities:
                 orders_expire=gateway.capabilities.orders_expire,
                 now=now,
                 reviewed=review is not None,
+                is_closing=is_closing,
             )
             return await _found(work, record.payment.id)
 
