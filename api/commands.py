@@ -1,7 +1,6 @@
 """Commands to a payment's workflow, as Temporal updates with an answer within ten seconds."""
 
 import asyncio
-import contextlib
 import secrets
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -55,6 +54,9 @@ class Commands:
     def __init__(self, client: Client, *, answer_within: timedelta = ANSWER_WITHIN) -> None:
         self._client = client
         self._answer_within = answer_within
+        # An update may be accepted in one call and awaited in further ones, each with its own
+        # time-out; this bounds them all.
+        self._patience_seconds = answer_within.total_seconds() + 0.5
 
     async def start(
         self, order: PaymentOrder, command: Update[MessageT], message: MessageT, command_id: str
@@ -76,7 +78,7 @@ class Commands:
             static_summary=attributes.summary(order),
         )
         try:
-            async with asyncio.timeout(self._answer_within.total_seconds()):
+            async with asyncio.timeout(self._patience_seconds):
                 return await self._client.execute_update_with_start_workflow(
                     command,
                     message,
@@ -103,7 +105,7 @@ class Commands:
         """Give a running workflow the command. Raises NotRunning and RPCError."""
         handle = self._client.get_workflow_handle(payment_id)
         try:
-            async with asyncio.timeout(self._answer_within.total_seconds()):
+            async with asyncio.timeout(self._patience_seconds):
                 return await handle.execute_update(
                     command,
                     message,
@@ -132,5 +134,9 @@ class Commands:
 
 async def _read(starting: WithStartWorkflowOperation[PaymentWorkflow, PaymentEnded]) -> None:
     """The start failed with its update; unread, that would be logged as an exception lost."""
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(starting.workflow_handle(), _READ_TIMEOUT_SECONDS)
+    reading = asyncio.ensure_future(starting.workflow_handle())
+    await asyncio.wait([reading], timeout=_READ_TIMEOUT_SECONDS)
+    if not reading.done():
+        reading.cancel()
+    elif not reading.cancelled():
+        reading.exception()

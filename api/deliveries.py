@@ -4,11 +4,10 @@ Bounded: what is not handed on here, the worker's loop delivers from the inbox w
 """
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
-from activities.delivery import Delivery
 from storage.inbox import InboxEntry
 
 _CONCURRENT: Final = 20
@@ -18,10 +17,16 @@ _DRAIN_SECONDS: Final = 10.0
 log = structlog.get_logger()
 
 
+class Delivering(Protocol):
+    """What `activities.delivery.Delivery` does with one entry."""
+
+    async def deliver(self, entry: InboxEntry) -> None: ...
+
+
 class Deliveries:
     """Deliveries under way in this process."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivering) -> None:
         self._delivery = delivery
         self._slots = asyncio.Semaphore(_CONCURRENT)
         self._under_way: set[asyncio.Task[None]] = set()

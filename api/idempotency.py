@@ -72,7 +72,7 @@ async def once(
     if key is None:
         return (await act(None)).response()
     database = context(request).database
-    mark = fingerprint(request)
+    mark = fingerprint_of(request.method, request.url.path, request.state.document)
     async with database.begin() as work:
         claim = await work.claims.claim(
             application=caller.application,
@@ -122,11 +122,10 @@ async def _keep(database: Database, caller: Caller, key: str, answer: Answer) ->
         log.warning("answer_not_stored", error=type(problem).__name__)
 
 
-def fingerprint(request: Request) -> str:
+def fingerprint_of(method: str, path: str, document: object) -> str:
     """SHA-256 over method, path and the JSON as received with its keys sorted."""
-    document = json.dumps(request.state.document, sort_keys=True, separators=(",", ":"))
-    text = f"{request.method}\n{request.url.path}\n{document}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{method}\n{path}\n{canonical}".encode()).hexdigest()
 
 
 def header_parameter(*, required: bool) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from temporalio.client import Client
 
 from api.app import BASE, create_app, wire
+from api.commands import Commands
 from api.context import Context
 from billing.payment import GatewayName
 from embedded.postgres import PostgresServer
@@ -61,7 +62,7 @@ class Stack:
         return httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
             base_url="http://everbill.test",
-            headers={"Authorization": f"Bearer {secret}"} if secret else {},
+            headers=[(b"Authorization", f"Bearer {secret}".encode())] if secret else [],
         )
 
 
@@ -185,6 +186,19 @@ async def shop(stack: Stack) -> AsyncIterator[Shop]:
     name = f"shop-{secrets.token_hex(4)}"
     async with stack.caller(await stack.key(name, *Scope)) as http:
         yield Shop(name, http, stack)
+
+
+@pytest.fixture
+async def slow_shop(stack: Stack) -> AsyncIterator[Shop]:
+    """A shop whose API gives up waiting for an answer almost at once."""
+    hurried = replace(
+        stack.context,
+        commands=Commands(stack.context.client, answer_within=timedelta(milliseconds=400)),
+    )
+    hasty = replace(stack, context=hurried, app=create_app(hurried))
+    name = f"slow-{secrets.token_hex(4)}"
+    async with hasty.caller(await stack.key(name, *Scope)) as http:
+        yield Shop(name, http, hasty)
 
 
 @pytest.fixture
