@@ -25,6 +25,18 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
 _ATTEMPT: Final = re.compile(r"[1-9][0-9]?")
 
+# Each of these accompanies an event of the PaymentIntent that says the same; following both would
+# ask Stripe twice for one fact.
+_ECHOES: Final = frozenset(
+    {
+        "payment_intent.created",
+        "charge.succeeded",
+        "charge.failed",
+        "charge.pending",
+        "charge.updated",
+    }
+)
+
 
 class _Data(BaseModel):
     object: dict[str, Any]
@@ -61,7 +73,8 @@ class StripeWebhookVerifier:
                 f"the time-stamp is more than {TOLERANCE_SECONDS} s away from this clock"
             )
         event = _read_event(body)
-        return Notification(event.id, event.type, _number_of(event.data.object))
+        number = None if event.type in _ECHOES else _number_of(event.data.object)
+        return Notification(event.id, event.type, number)
 
     def refused(self, status_code: int, reason: str) -> Reply:
         """See `WebhookVerifier.refused`. Stripe repeats after anything but a 2xx."""

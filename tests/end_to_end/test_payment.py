@@ -46,7 +46,8 @@ async def test_a_plain_payment_stays_small(house: House, gateway: str) -> None:
     await handle.result()
     history = await handle.fetch_history()
     size = History(events=history.events).ByteSize()
-    assert len(history.events) <= MAX_EVENTS
+    kinds = [event.event_type for event in history.events]
+    assert len(history.events) <= MAX_EVENTS, kinds
     assert size <= MAX_BYTES
 
 

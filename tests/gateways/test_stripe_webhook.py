@@ -69,7 +69,7 @@ def test_any_content_is_read_as_it_was_signed(extra: dict[str, Any], ascii: bool
         "metadata": {"payment_id": PAYMENT_ID, "attempt": "7", "": ""},
     }
     text = json.dumps(
-        {"id": "evt_x", "object": "event", "type": "charge.failed", "data": {"object": subject}},
+        {"id": "evt_x", "object": "event", "type": "charge.refunded", "data": {"object": subject}},
         ensure_ascii=ascii,
     )
     body = text.encode()
@@ -182,22 +182,24 @@ def test_no_header_at_all_is_refused(verifier: StripeWebhookVerifier) -> None:
     [
         ("payment_intent.canceled", {"metadata": {"payment_id": PAYMENT_ID, "attempt": "1"}},
          PAYMENT_ID),
-        ("charge.succeeded",
+        ("charge.refunded",
          {"object": "charge", "metadata": {"payment_id": PAYMENT_ID, "attempt": "99"}},
          f"{PAYMENT_ID}99"),
+        ("charge.succeeded",
+         {"object": "charge", "metadata": {"payment_id": PAYMENT_ID, "attempt": "99"}}, None),
         ("charge.dispute.created",
          {"object": "dispute", "metadata": {"payment_id": PAYMENT_ID, "attempt": "1"}}, None),
         ("payout.paid", {"object": "payout"}, None),
-        ("payment_intent.created", {"metadata": {}}, None),
-        ("payment_intent.created", {"metadata": None}, None),
-        ("payment_intent.created", {"metadata": {"payment_id": PAYMENT_ID}}, None),
-        ("payment_intent.created", {"metadata": {"payment_id": "order-7", "attempt": "1"}}, None),
-        ("payment_intent.created", {"metadata": {"payment_id": 7, "attempt": "1"}}, None),
-        ("payment_intent.created", {"metadata": {"payment_id": PAYMENT_ID, "attempt": 1}}, None),
-        ("payment_intent.created", {"metadata": {"payment_id": PAYMENT_ID, "attempt": "0"}}, None),
-        ("payment_intent.created", {"metadata": {"payment_id": PAYMENT_ID, "attempt": "100"}},
+        ("payment_intent.processing", {"metadata": {}}, None),
+        ("payment_intent.processing", {"metadata": None}, None),
+        ("payment_intent.processing", {"metadata": {"payment_id": PAYMENT_ID}}, None),
+        ("payment_intent.processing", {"metadata": {"payment_id": "order-7", "attempt": "1"}}, None),
+        ("payment_intent.processing", {"metadata": {"payment_id": 7, "attempt": "1"}}, None),
+        ("payment_intent.processing", {"metadata": {"payment_id": PAYMENT_ID, "attempt": 1}}, None),
+        ("payment_intent.processing", {"metadata": {"payment_id": PAYMENT_ID, "attempt": "0"}}, None),
+        ("payment_intent.processing", {"metadata": {"payment_id": PAYMENT_ID, "attempt": "100"}},
          None),
-        ("payment_intent.created", {"metadata": {"payment_id": PAYMENT_ID, "attempt": "²"}}, None),
+        ("payment_intent.processing", {"metadata": {"payment_id": PAYMENT_ID, "attempt": "²"}}, None),
     ],
 )  # fmt: skip
 def test_the_number_is_read_from_the_metadata_of_what_takes_money(
