@@ -1,13 +1,15 @@
 """The connection to PostgreSQL, and the unit of work: one transaction with every repository."""
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from sqlalchemy import URL, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from billing.errors import SettingError
@@ -26,8 +28,11 @@ from storage.reviews import Reviews
 _SESSION_OPTIONS: Final = (
     "-c timezone=UTC -c lock_timeout=5s -c statement_timeout=15s"
     " -c idle_in_transaction_session_timeout=30s"
+    # Each statement must see what was committed while it waited for a lock.
+    " -c default_transaction_isolation=read\\ committed"
 )
 _CONNECT_TIMEOUT_SECONDS: Final = 5
+_KEEPALIVES: Final = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _POOL_TIMEOUT_SECONDS: Final = 10
 
 
@@ -88,6 +93,18 @@ class UnitOfWork:
         return Reviews(self.connection)
 
 
+def _refuse_closed(connection: DBAPIConnection, _record: object, _proxy: object) -> None:
+    """A server that stops says so and closes: what can be read on an idle connection is its end.
+
+    Costs a system call where a ping costs a round trip. All idle connections are made anew.
+    """
+    socket = connection.driver_connection.fileno()
+    readable = select.poll()
+    readable.register(socket, select.POLLIN)
+    if readable.poll(0):
+        raise InvalidatePoolError
+
+
 class Database:
     """A pool of connections to one database. Nothing connects before the first use."""
 
@@ -105,13 +122,14 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_POOL_TIMEOUT_SECONDS,
-            pool_pre_ping=True,
             connect_args={
                 "application_name": application_name,
                 "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
                 "options": _SESSION_OPTIONS,
+                **_KEEPALIVES,
             },
         )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:

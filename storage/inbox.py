@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from billing.identifiers import parse_attempt_number
 from billing.payment import GatewayName
 from runtime.cipher import Cipher
+from storage.tables import IS_WAITING
 from storage.tables import webhook_inbox as inbox
 
 _BODY: Final = "webhook_inbox.body"
@@ -79,7 +80,7 @@ class Inbox:
         """Take what is due, oldest first, and put its next try off; others skip what is taken."""
         due = (
             select(inbox.c.id)
-            .where(inbox.c.outcome.is_(None), inbox.c.next_try_at <= now)
+            .where(IS_WAITING, inbox.c.next_try_at <= now)
             .order_by(inbox.c.next_try_at)
             .limit(limit)
             .with_for_update(skip_locked=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import RowMapping, case, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, case, func, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,12 +32,11 @@ from billing.payment import (
 from runtime.cipher import Cipher
 from storage.events import Events
 from storage.paging import Page
-from storage.tables import payment_attempts, payments
+from storage.tables import IS_OPEN, IS_UNFINISHED, payment_attempts, payments
 
 _NEXT_ACTION: Final[TypeAdapter[NextAction]] = TypeAdapter(NextAction)
 _NEXT_ACTION_PURPOSE: Final = "payments.next_action"
 _ORDER_PURPOSE: Final = "payments.order_document"
-_TERMINAL: Final = [status.value for status in PaymentStatus if status.is_terminal]
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class Payments:
         self._connection = connection
         self._cipher = cipher
         self._events = events
+        self._held: set[str] = set()
 
     async def insert(self, order: PaymentOrder, now: datetime) -> PaymentRecord:
         """Write the row, its first attempt and its first event, unless they are there."""
@@ -143,6 +143,8 @@ class Payments:
         row = (await self._connection.execute(query)).mappings().first()
         if row is None:
             return None
+        if lock:
+            self._held.add(payment_id)
         attempts = await self._connection.execute(
             select(payment_attempts)
             .where(payment_attempts.c.payment_id == payment_id)
@@ -166,12 +168,18 @@ class Payments:
         now: datetime,
     ) -> None:
         """Add the next attempt, which becomes the payment's own; a repeat changes nothing."""
+        await self._hold(payment_id)
         if not await self._insert_attempt(payment_id, attempt, gateway, method, expires_at, now):
             return
         await self._connection.execute(
             update(payments)
             .where(payments.c.id == payment_id, payments.c.attempt < attempt)
-            .values(attempt=attempt, gateway=gateway.value, method=method.value, updated_at=now)
+            .values(
+                attempt=attempt,
+                gateway=gateway.value,
+                method=method.value,
+                updated_at=_not_before(now),
+            )
         )
 
     async def record_opened(
@@ -187,17 +195,18 @@ class Payments:
 
         A payment that has moved on keeps its state, and only the attempt learns its reference.
         """
-        await self.set_attempt(payment_id, attempt, reference=reference, opened=True, now=now)
         sealed = self._cipher.seal(
             _NEXT_ACTION.dump_json(next_action), f"{_NEXT_ACTION_PURPOSE}/{payment_id}"
         )
-        return await self._write(
+        status = await self._write(
             payment_id,
             PaymentStatus.REQUIRES_ACTION,
             {"next_action": sealed, "gateway_reference": reference},
             now,
             before=[PaymentStatus.CREATED],
         )
+        await self.set_attempt(payment_id, attempt, reference=reference, opened=True, now=now)
+        return status
 
     async def move(
         self,
@@ -236,10 +245,10 @@ class Payments:
             update(payments)
             .where(
                 payments.c.id == payment_id,
-                payments.c.status.not_in(_TERMINAL),
+                IS_UNFINISHED,
                 payments.c.failure.is_distinct_from(document),
             )
-            .values(failure=document, updated_at=now)
+            .values(failure=document, updated_at=_not_before(now))
             .returning(payments.c.application, payments.c.attempt)
         )
         row = changed.mappings().first()
@@ -265,6 +274,7 @@ class Payments:
     ) -> None:
         """Write what was learned of an attempt; what has paid stays paid, and the dead stay dead
         unless they turn out to have paid."""
+        await self._hold(payment_id)
         values: dict[str, Any] = {"updated_at": now}
         if gateway_status is not None:
             values["gateway_status"] = gateway_status
@@ -331,13 +341,13 @@ class Payments:
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
         """Ids, in order, of payments that have not ended or may still be paid."""
-        waiting = select(payments.c.id).where(payments.c.status.not_in(_TERMINAL))
-        watched = select(payment_attempts.c.payment_id).where(
-            payment_attempts.c.state == AttemptState.OPEN.value
-        )
+        waiting = select(payments.c.id).where(IS_UNFINISHED)
+        watched = select(payment_attempts.c.payment_id).where(IS_OPEN)
         if after is not None:
             waiting = waiting.where(payments.c.id > after)
             watched = watched.where(payment_attempts.c.payment_id > after)
+        waiting = waiting.order_by(payments.c.id).limit(limit)
+        watched = watched.distinct().order_by(payment_attempts.c.payment_id).limit(limit)
         both = waiting.union(watched).subquery()
         rows = await self._connection.execute(select(both.c.id).order_by(both.c.id).limit(limit))
         return list(rows.scalars())
@@ -383,16 +393,26 @@ class Payments:
                 payments.c.id == payment_id,
                 payments.c.status.in_([status.value for status in before]),
             )
-            .values(status=to.value, updated_at=now, **values)
+            .values(status=to.value, updated_at=_not_before(now), **values)
             .returning(payments)
         )
         row = changed.mappings().first()
         if row is None:
             return await self._standing(payment_id)
+        self._held.add(payment_id)
         await self._events.append(
             payment_id, row["application"], f"payment.{to.value}", _event_data(row), now
         )
         return to
+
+    async def _hold(self, payment_id: str) -> None:
+        """Lock the payment before its attempts are written: in that order everywhere, so that two
+        transactions wait for each other and never deadlock."""
+        if payment_id not in self._held:
+            await self._connection.execute(
+                select(payments.c.id).where(payments.c.id == payment_id).with_for_update()
+            )
+            self._held.add(payment_id)
 
     async def _standing(self, payment_id: str) -> PaymentStatus:
         status = await self._connection.scalar(
@@ -430,6 +450,11 @@ class Payments:
             expires_at=row["expires_at"],
             paid_at=row["paid_at"],
         )
+
+
+def _not_before(now: datetime) -> ColumnElement[datetime]:
+    """An activity that is repeated late brings its old time; the row's never goes back."""
+    return func.greatest(payments.c.updated_at, now)
 
 
 def _attempt(row: RowMapping) -> AttemptRecord:

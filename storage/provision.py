@@ -14,6 +14,10 @@ LOGIN: Final = "everbill"
 GROUP: Final = "everbill_app"
 
 
+# Until the connection ends: two that provision at once would both create.
+_LOCK: Final = "SELECT pg_advisory_lock(hashtextextended('everbill.provision', 0))"
+
+
 class Logins(NamedTuple):
     """The URLs of the schema's owner and of the application."""
 
@@ -24,9 +28,13 @@ class Logins(NamedTuple):
 async def provision(
     superuser_url: str, *, database: str, owner_password: str, app_password: str
 ) -> Logins:
-    """Make what is missing and set the passwords; both URLs."""
+    """Make what is missing and set the passwords; both URLs. Migrations are run apart.
+
+    `superuser_url` names any database of the server, not the one to be made.
+    """
     url = make_url(superuser_url).set(drivername="postgresql")
     async with await _connect(url.render_as_string(hide_password=False)) as connection:
+        await connection.execute(_LOCK)
         for role, password in ((OWNER, owner_password), (LOGIN, app_password)):
             await _login(connection, role, password)
         await _group(connection)
@@ -46,9 +54,13 @@ async def _connect(url: str) -> AsyncConnection[tuple[object, ...]]:
 async def _login(connection: AsyncConnection[tuple[object, ...]], role: str, password: str) -> None:
     exists = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
     verb = "CREATE" if await exists.fetchone() is None else "ALTER"
+    # Hashed here, since the server may log the statement.
+    hashed = connection.pgconn.encrypt_password(
+        password.encode(), role.encode(), b"scram-sha-256"
+    ).decode()
     await connection.execute(
         sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
-            sql.SQL(verb), sql.Identifier(role), sql.Literal(password)
+            sql.SQL(verb), sql.Identifier(role), sql.Literal(hashed)
         )
     )
 

@@ -25,6 +25,10 @@ class ReceiptRecord:
     paid_at: datetime
 
 
+class ReceiptConflict(Exception):
+    """An attempt that has a receipt is said to have another: money that nobody may ignore."""
+
+
 class Receipts:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -42,10 +46,11 @@ class Receipts:
         kept: bool,
         now: datetime,
     ) -> bool:
-        """Record a receipt; False if this attempt's is there already.
+        """Record a receipt; False if it is there already.
 
-        Raises IntegrityError where the gateway's number stands for another attempt, or a second
-        receipt of a payment is to be kept: both are bugs that must not be papered over.
+        Raises ReceiptConflict where the attempt has a receipt of another number or amount, and
+        IntegrityError where the gateway's number stands for another attempt, or a second receipt
+        of a payment is to be kept. None of these may be papered over.
         """
         inserted = await self._connection.execute(
             insert(receipts)
@@ -63,7 +68,18 @@ class Receipts:
             .on_conflict_do_nothing(index_elements=["payment_id", "attempt"])
             .returning(receipts.c.attempt)
         )
-        return inserted.first() is not None
+        if inserted.first() is not None:
+            return True
+        standing = next(one for one in await self.of(payment_id) if one.attempt == attempt)
+        known = standing.gateway, standing.gateway_reference, standing.amount_minor
+        if (*known, standing.currency) != (gateway, receipt_reference, amount_minor, currency):
+            raise ReceiptConflict(
+                f"attempt {attempt} of {payment_id} has the receipt {standing.gateway_reference}"
+                f" over {standing.amount_minor} {standing.currency} from"
+                f" {standing.gateway.value}; now {gateway.value} reports {receipt_reference} over"
+                f" {amount_minor} {currency}: look both up at the gateway"
+            )
+        return False
 
     async def of(self, payment_id: str) -> list[ReceiptRecord]:
         """Every receipt of a payment, by attempt."""

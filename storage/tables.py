@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -21,7 +22,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.types import UserDefinedType
 
 from billing.payment import AttemptState, GatewayName, PaymentStatus, PaymentType
 
@@ -34,15 +34,6 @@ metadata: Final = MetaData(
         "ix": "%(table_name)s_%(column_0_N_name)s_idx",
     }
 )
-
-
-class TransactionId(UserDefinedType[str]):
-    """PostgreSQL's `xid8`: a transaction's id that never wraps around."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "XID8"
 
 
 def _instant(name: str, *, nullable: bool = False, recorded: bool = False) -> Column[object]:
@@ -61,6 +52,11 @@ def _one_of(
 
 
 _TERMINAL: Final = ", ".join(repr(status.value) for status in PaymentStatus if status.is_terminal)
+
+# Literal, and one text for index and query: with parameters a cached plan passes the index by.
+IS_UNFINISHED: Final = text(f"status NOT IN ({_TERMINAL})")
+IS_OPEN: Final = text("state = 'open'")
+IS_WAITING: Final = text("outcome IS NULL")
 
 payments: Final = Table(
     "payments",
@@ -99,9 +95,14 @@ payments: Final = Table(
         f"status NOT IN ({_TERMINAL}) OR next_action IS NULL", name="ended_without_action"
     ),
     Index(None, "application", "id"),
+    CheckConstraint("(status = 'succeeded') = (paid_at IS NOT NULL)", name="paid_at"),
+    CheckConstraint("(status = 'needs_review') = (review IS NOT NULL)", name="review"),
     Index(None, "application", "user_id", "id"),
     Index(None, "application", "status", "id"),
-    Index("payments_unfinished_idx", "id", postgresql_where=text(f"status NOT IN ({_TERMINAL})")),
+    Index(None, "application", "gateway", "id"),
+    Index(None, "application", "type", "id"),
+    Index(None, "application", "created_at"),
+    Index("payments_unfinished_idx", "id", postgresql_where=IS_UNFINISHED),
 )
 
 payment_attempts: Final = Table(
@@ -123,7 +124,7 @@ payment_attempts: Final = Table(
     CheckConstraint(_one_of("gateway", GatewayName), name="gateway"),
     CheckConstraint("attempt BETWEEN 1 AND 99", name="attempt"),
     UniqueConstraint("number"),
-    Index("payment_attempts_open_idx", "payment_id", postgresql_where=text("state = 'open'")),
+    Index("payment_attempts_open_idx", "payment_id", postgresql_where=IS_OPEN),
 )
 
 receipts: Final = Table(
@@ -139,7 +140,11 @@ receipts: Final = Table(
     _instant("paid_at"),
     _instant("effective_at"),
     _instant("recorded_at", recorded=True),
+    ForeignKeyConstraint(
+        ["payment_id", "attempt"], ["payment_attempts.payment_id", "payment_attempts.attempt"]
+    ),
     CheckConstraint("amount_minor >= 1", name="amount"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
     UniqueConstraint("gateway", "gateway_reference"),
     Index("receipts_kept_key", "payment_id", unique=True, postgresql_where=text("kept")),
     Index(None, "recorded_at"),
@@ -151,6 +156,7 @@ ledger_accounts: Final = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("code", Text, nullable=False),
     _instant("recorded_at", recorded=True),
+    CheckConstraint("code ~ '^[a-z][a-z_]*(:[A-Za-z0-9][A-Za-z0-9_.:-]*)?$'", name="code"),
     UniqueConstraint("code"),
 )
 
@@ -182,12 +188,7 @@ events: Final = Table(
     "events",
     metadata,
     Column("position", BigInteger, Identity(always=True), primary_key=True),
-    Column(
-        "transaction_id",
-        TransactionId,
-        nullable=False,
-        server_default=text("pg_current_xact_id()"),
-    ),
+    Column("place", BigInteger),
     Column("id", Text, nullable=False),
     Column("object_id", Text, nullable=False),
     Column("sequence", Integer, nullable=False),
@@ -197,8 +198,16 @@ events: Final = Table(
     _instant("effective_at"),
     _instant("recorded_at", recorded=True),
     UniqueConstraint("id"),
+    CheckConstraint("sequence >= 1", name="sequence"),
     UniqueConstraint("object_id", "sequence"),
-    Index(None, "application", "transaction_id", "position"),
+    Index(
+        "events_place_key",
+        "application",
+        "place",
+        unique=True,
+        postgresql_where=text("place IS NOT NULL"),
+    ),
+    Index("events_unplaced_idx", "application", "position", postgresql_where=text("place IS NULL")),
 )
 
 idempotency_claims: Final = Table(
@@ -235,7 +244,7 @@ webhook_inbox: Final = Table(
     CheckConstraint("outcome IN ('delivered', 'unmatched', 'ignored')", name="outcome"),
     CheckConstraint(_one_of("gateway", GatewayName), name="gateway"),
     UniqueConstraint("gateway", "event_id"),
-    Index("webhook_inbox_due_idx", "next_try_at", postgresql_where=text("outcome IS NULL")),
+    Index("webhook_inbox_due_idx", "next_try_at", postgresql_where=IS_WAITING),
     Index(None, "payment_id"),
 )
 

@@ -1,17 +1,13 @@
-"""Alembic's entry: one connection as the owner of the schema, one transaction a run."""
+"""Alembic's entry; `storage.migrate` opens the connection and its one transaction."""
 
 from alembic import context
-from sqlalchemy import create_engine, pool
 
-from storage.database import sync_url
 from storage.tables import metadata
 
-engine = create_engine(
-    sync_url(context.config.attributes["url"]),
-    poolclass=pool.NullPool,
-    connect_args={"options": "-c lock_timeout=10s -c timezone=UTC"},
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    compare_server_default=True,
 )
-with engine.connect() as connection:
-    context.configure(connection=connection, target_metadata=metadata)
-    with context.begin_transaction():
-        context.run_migrations()
+with context.begin_transaction():
+    context.run_migrations()

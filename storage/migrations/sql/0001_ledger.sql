@@ -34,10 +34,12 @@ BEGIN
         RETURN false;
     END IF;
 
+    -- In one order everywhere, or two first posts to the same accounts deadlock.
     INSERT INTO ledger_accounts (code)
     SELECT DISTINCT given.account
     FROM ledger_given_postings(p_postings) AS given
     WHERE NOT EXISTS (SELECT 1 FROM ledger_accounts WHERE code = given.account)
+    ORDER BY given.account
     ON CONFLICT (code) DO NOTHING;
 
     INSERT INTO ledger_postings (transaction_id, account_id, currency, amount_minor)

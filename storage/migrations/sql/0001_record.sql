@@ -27,7 +27,7 @@ CREATE UNIQUE INDEX attention_open_key ON attention (payment_id, reason) WHERE r
 
 CREATE TABLE events (
     position BIGINT GENERATED ALWAYS AS IDENTITY,
-    transaction_id XID8 DEFAULT pg_current_xact_id() NOT NULL,
+    place BIGINT,
     id TEXT NOT NULL,
     object_id TEXT NOT NULL,
     sequence INTEGER NOT NULL,
@@ -38,9 +38,11 @@ CREATE TABLE events (
     recorded_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT events_pkey PRIMARY KEY (position),
     CONSTRAINT events_id_key UNIQUE (id),
+    CONSTRAINT events_sequence_check CHECK (sequence >= 1),
     CONSTRAINT events_object_id_sequence_key UNIQUE (object_id, sequence)
 );
-CREATE INDEX events_application_transaction_id_position_idx ON events (application, transaction_id, position);
+CREATE UNIQUE INDEX events_place_key ON events (application, place) WHERE place IS NOT NULL;
+CREATE INDEX events_unplaced_idx ON events (application, position) WHERE place IS NULL;
 
 CREATE TABLE idempotency_claims (
     application TEXT NOT NULL,
@@ -62,6 +64,7 @@ CREATE TABLE ledger_accounts (
     code TEXT NOT NULL,
     recorded_at timestamptz DEFAULT now() NOT NULL,
     CONSTRAINT ledger_accounts_pkey PRIMARY KEY (id),
+    CONSTRAINT ledger_accounts_code_check CHECK (code ~ '^[a-z][a-z_]*(:[A-Za-z0-9][A-Za-z0-9_.:-]*)?$'),
     CONSTRAINT ledger_accounts_code_key UNIQUE (code)
 );
 
@@ -106,30 +109,17 @@ CREATE TABLE payments (
     CONSTRAINT payments_amount_refunded_check CHECK (amount_refunded_minor BETWEEN 0 AND amount_minor),
     CONSTRAINT payments_currency_check CHECK (currency ~ '^[A-Z]{3}$'),
     CONSTRAINT payments_attempt_check CHECK (attempt BETWEEN 1 AND 99),
-    CONSTRAINT payments_ended_without_action_check CHECK (status NOT IN ('succeeded', 'failed', 'canceled', 'expired') OR next_action IS NULL)
+    CONSTRAINT payments_ended_without_action_check CHECK (status NOT IN ('succeeded', 'failed', 'canceled', 'expired') OR next_action IS NULL),
+    CONSTRAINT payments_paid_at_check CHECK ((status = 'succeeded') = (paid_at IS NOT NULL)),
+    CONSTRAINT payments_review_check CHECK ((status = 'needs_review') = (review IS NOT NULL))
 );
+CREATE INDEX payments_application_created_at_idx ON payments (application, created_at);
+CREATE INDEX payments_application_gateway_id_idx ON payments (application, gateway, id);
 CREATE INDEX payments_application_id_idx ON payments (application, id);
 CREATE INDEX payments_application_status_id_idx ON payments (application, status, id);
+CREATE INDEX payments_application_type_id_idx ON payments (application, type, id);
 CREATE INDEX payments_application_user_id_id_idx ON payments (application, user_id, id);
 CREATE INDEX payments_unfinished_idx ON payments (id) WHERE status NOT IN ('succeeded', 'failed', 'canceled', 'expired');
-
-CREATE TABLE receipts (
-    payment_id TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    gateway TEXT NOT NULL,
-    gateway_reference TEXT NOT NULL,
-    amount_minor BIGINT NOT NULL,
-    currency TEXT NOT NULL,
-    kept BOOLEAN NOT NULL,
-    paid_at timestamptz NOT NULL,
-    effective_at timestamptz NOT NULL,
-    recorded_at timestamptz DEFAULT now() NOT NULL,
-    CONSTRAINT receipts_pkey PRIMARY KEY (payment_id, attempt),
-    CONSTRAINT receipts_amount_check CHECK (amount_minor >= 1),
-    CONSTRAINT receipts_gateway_gateway_reference_key UNIQUE (gateway, gateway_reference)
-);
-CREATE UNIQUE INDEX receipts_kept_key ON receipts (payment_id) WHERE kept;
-CREATE INDEX receipts_recorded_at_idx ON receipts (recorded_at);
 
 CREATE TABLE webhook_inbox (
     id BIGINT GENERATED ALWAYS AS IDENTITY,
@@ -188,6 +178,26 @@ CREATE TABLE payment_attempts (
     CONSTRAINT payment_attempts_payment_id_fkey FOREIGN KEY(payment_id) REFERENCES payments (id)
 );
 CREATE INDEX payment_attempts_open_idx ON payment_attempts (payment_id) WHERE state = 'open';
+
+CREATE TABLE receipts (
+    payment_id TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    gateway TEXT NOT NULL,
+    gateway_reference TEXT NOT NULL,
+    amount_minor BIGINT NOT NULL,
+    currency TEXT NOT NULL,
+    kept BOOLEAN NOT NULL,
+    paid_at timestamptz NOT NULL,
+    effective_at timestamptz NOT NULL,
+    recorded_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT receipts_pkey PRIMARY KEY (payment_id, attempt),
+    CONSTRAINT receipts_payment_id_fkey FOREIGN KEY(payment_id, attempt) REFERENCES payment_attempts (payment_id, attempt),
+    CONSTRAINT receipts_amount_check CHECK (amount_minor >= 1),
+    CONSTRAINT receipts_currency_check CHECK (currency ~ '^[A-Z]{3}$'),
+    CONSTRAINT receipts_gateway_gateway_reference_key UNIQUE (gateway, gateway_reference)
+);
+CREATE UNIQUE INDEX receipts_kept_key ON receipts (payment_id) WHERE kept;
+CREATE INDEX receipts_recorded_at_idx ON receipts (recorded_at);
 
 CREATE TABLE reviews (
     id BIGINT GENERATED ALWAYS AS IDENTITY,

@@ -14,11 +14,21 @@ EXCEPTION
 END
 $$;
 
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+    ledger_post(text, timestamptz, jsonb),
+    ledger_given_postings(jsonb),
+    ledger_posted(text),
+    ledger_check_balance(),
+    ledger_refuse()
+    FROM PUBLIC;
 GRANT USAGE ON SCHEMA public TO everbill_app;
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO everbill_app;
+GRANT SELECT ON
+    payments, payment_attempts, receipts, reviews, attention, events, idempotency_claims,
+    webhook_inbox, api_keys, ledger_accounts, ledger_transactions, ledger_postings
+    TO everbill_app;
 GRANT INSERT ON events, receipts, reviews TO everbill_app;
+-- An event is never changed; it is only given its place in the feed.
+GRANT UPDATE (place) ON events TO everbill_app;
 GRANT INSERT, UPDATE ON
     payments, payment_attempts, webhook_inbox, api_keys, attention TO everbill_app;
 GRANT INSERT, UPDATE, DELETE ON idempotency_claims TO everbill_app;
