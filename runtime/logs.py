@@ -12,22 +12,24 @@ from typing import Any, Final
 
 import structlog
 
+from billing.cards import contains_card_number
+
 _REDACTED: Final = "[redacted]"
 _SECRET_NAME: Final = re.compile(
     r"secret|password|authorization|private_key|apiv3_key|token|openid|next_action", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(
     r"(?:sk|rk)_(?:live|test)_\w+|whsec_\w+|pi_\w+_secret_\w+|seti_\w+_secret_\w+|ebk_\w+"
-    r"|-----BEGIN[^-]*PRIVATE KEY-----.*|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w.-])",
+    r"|-----BEGIN[^-]*PRIVATE KEY-----.*|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)",
     re.DOTALL,
 )
+_MANY_DIGITS: Final = re.compile(r"\d(?:[ .-]{0,3}\d){12,}")
 
 
 def redact(value: object) -> object:
     """The same value without what looks like a secret or a card number, at any depth."""
     if isinstance(value, str):
-        return _SECRET_VALUE.sub(_REDACTED, value)
+        return _MANY_DIGITS.sub(_redact_card, _SECRET_VALUE.sub(_REDACTED, value))
     if isinstance(value, Mapping):
         return {
             key: _REDACTED if _SECRET_NAME.search(str(key)) else redact(item)
@@ -36,6 +38,10 @@ def redact(value: object) -> object:
     if isinstance(value, list | tuple):
         return [redact(item) for item in value]
     return value
+
+
+def _redact_card(digits: re.Match[str]) -> str:
+    return _REDACTED if contains_card_number(digits[0]) else digits[0]
 
 
 def _redact_event(
