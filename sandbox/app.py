@@ -7,7 +7,7 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox import alipay, stripe
+from sandbox import alipay, stripe, wechatpay
 from sandbox.book import Book
 from sandbox.control import answer_refusals, control_routes
 from sandbox.core import Keys, Options, Provider, Sandbox
@@ -15,7 +15,9 @@ from sandbox.delivery import Delivery
 from sandbox.faults import Faults
 from sandbox.page import page_routes
 
-PROVIDERS: Final[dict[str, Provider]] = {provider.NAME: provider for provider in (stripe, alipay)}
+PROVIDERS: Final[dict[str, Provider]] = {
+    provider.NAME: provider for provider in (stripe, alipay, wechatpay)
+}
 
 
 def make_sandbox(options: Options, url: str, keys: dict[str, Keys]) -> Sandbox:

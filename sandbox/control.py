@@ -15,6 +15,8 @@ _IMPOSSIBLE: Final = {
     ("stripe", "wrong_merchant"): "an answer of Stripe names no merchant: the key decides",
     ("stripe", "bad_signature"): "an answer of Stripe carries no signature",
 }
+_WECHATPAY_ONLY: Final = {"close_too_early": "close", "signtest": "webhook"}
+"""Faults with the one operation they are of."""
 
 _T = TypeVar("_T")
 
@@ -128,6 +130,9 @@ def control_routes(
 def plan_fault(sandbox: Sandbox, providers: Mapping[str, Provider], wanted: FaultWanted) -> str:
     """The new fault's id. Raises ControlRefused where no such fault can be."""
     known(providers, wanted.gateway)
+    only = _WECHATPAY_ONLY.get(wanted.fault)
+    if only and (wanted.gateway, wanted.operation) != ("wechatpay", only):
+        raise ControlRefused(422, f"{wanted.fault} is a fault of wechatpay's {only} alone")
     impossible = _IMPOSSIBLE.get((wanted.gateway, wanted.fault))
     if impossible and wanted.operation != "webhook":
         raise ControlRefused(422, f"no fault {wanted.fault} on this gateway: {impossible}")

@@ -35,8 +35,17 @@ CALL_FAULTS: Final = (
     "wrong_order",
     "bad_signature",
     "unknown_status",
+    "close_too_early",
 )
-WEBHOOK_FAULTS: Final = ("never", "duplicate", "delay", "before_answer", "reorder", "bad_signature")
+WEBHOOK_FAULTS: Final = (
+    "never",
+    "duplicate",
+    "delay",
+    "before_answer",
+    "reorder",
+    "bad_signature",
+    "signtest",
+)
 CUT_EXTENSION: Final = "sandbox.cut"
 """The ASGI extension by which a handler closes its connection; set by `sandbox.server`."""
 

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from sandbox import rsa
 from sandbox.alipay.errors import invalid, invalid_parameter, missing
 from sandbox.alipay.signing import REQUEST_EXCLUDES, sign_content
+from sandbox.beijing import BEIJING
 from sandbox.core import Keys
 
-BEIJING: Final = timezone(timedelta(hours=8))
 TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
 _REQUIRED: Final = ("app_id", "method", "sign_type", "sign", "timestamp", "version", "charset")

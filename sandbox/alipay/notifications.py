@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from sandbox.alipay.calls import BEIJING, beijing_text
+from sandbox.alipay.calls import beijing_text
 from sandbox.alipay.signing import signed_parameters
 from sandbox.alipay.terms import Terms, yuan
+from sandbox.beijing import BEIJING
 from sandbox.book import Document
 from sandbox.core import Keys
 from sandbox.delivery import Message

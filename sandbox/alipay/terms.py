@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from sandbox.alipay.calls import BEIJING, read_beijing
+from sandbox.alipay.calls import read_beijing
 from sandbox.alipay.errors import TradeError, invalid_parameter
+from sandbox.beijing import BEIJING
 
 PRECREATE: Final = "alipay.trade.precreate"
 PAGE: Final = "alipay.trade.page.pay"

@@ -9,10 +9,11 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Final
 
-from sandbox.alipay.calls import BEIJING, Call
+from sandbox.alipay.calls import Call
 from sandbox.alipay.errors import TradeError, invalid_parameter
 from sandbox.alipay.notifications import paid_notification
 from sandbox.alipay.terms import PRECREATE, Terms, read_terms
+from sandbox.beijing import BEIJING
 from sandbox.book import Document
 from sandbox.core import Sandbox
 from sandbox.numbers import split_number

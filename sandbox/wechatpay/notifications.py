@@ -1,0 +1,79 @@
+"""What WeChat Pay tells the merchant by itself, encrypted and signed."""
+
+import json
+import uuid
+from datetime import datetime
+from typing import Any, Final
+
+from sandbox import delivery
+from sandbox.beijing import BEIJING
+from sandbox.book import Document
+from sandbox.core import Keys, Sandbox
+from sandbox.delivery import Message
+from sandbox.wechatpay.parameters import NAME
+from sandbox.wechatpay.signing import encrypted, probe_headers, signed_headers
+
+RETRY_DELAYS: Final = (
+    1.0, 1.0, 2.0, 12.0, 40.0, 80.0, 120.0, 120.0, 120.0, 240.0, 720.0, 720.0, 720.0, 1440.0, 1440.0
+)  # fmt: skip
+"""WeChat Pay's own 15 s, 15 s, 30 s, 3 m, 10 m, ... 6 h, 15 times as fast."""
+
+
+def transaction_notification(sandbox: Sandbox, order: Document, fields: dict[str, Any]) -> None:
+    """TRANSACTION.SUCCESS, to the order's notify_url. Inside the book's transaction."""
+    url = order["request"]["notify_url"]
+    _enqueue(sandbox, order, url, "TRANSACTION.SUCCESS", "transaction", "支付成功", fields)
+
+
+def refund_notification(
+    sandbox: Sandbox, order: Document, url: str, fields: dict[str, Any]
+) -> None:
+    """REFUND.SUCCESS, to the refund's notify_url. Inside the book's transaction."""
+    _enqueue(sandbox, order, url, "REFUND.SUCCESS", "refund", "退款成功", fields)
+
+
+def signed_message(payload: dict[str, Any], forged: bool, keys: Keys) -> Message:
+    """The notification as it goes out: the same body at each try, signed anew."""
+    body = payload["body"].encode()
+    if forged and payload["is_probe"]:
+        headers = probe_headers(body, keys)
+    else:
+        headers = signed_headers(body, keys, forged=forged)
+    return Message(headers | {"Content-Type": "application/json; charset=utf-8"}, body)
+
+
+def _enqueue(
+    sandbox: Sandbox,
+    order: Document,
+    url: str,
+    event_type: str,
+    original_type: str,
+    summary: str,
+    fields: dict[str, Any],
+) -> None:
+    keys = sandbox.keys[NAME]
+    plaintext = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    notification = {
+        "id": str(uuid.uuid4()),
+        "create_time": datetime.now(BEIJING).isoformat(timespec="seconds"),
+        "resource_type": "encrypt-resource",
+        "event_type": event_type,
+        "summary": summary,
+        "resource": encrypted(plaintext, original_type, keys["apiv3_key"]),
+    }
+    payload = {
+        "body": json.dumps(notification, ensure_ascii=False, separators=(",", ":")),
+        "is_probe": False,
+    }
+    delivery_id = sandbox.delivery.enqueue(
+        NAME,
+        url=url,
+        number=order["number"],
+        reference=order["reference"],
+        event_type=event_type,
+        payload=payload,
+    )
+    document = sandbox.book.get(delivery.KIND, delivery_id)
+    if document and document["fault"] == "signtest":
+        payload["is_probe"] = True
+        sandbox.book.put(delivery.KIND, delivery_id, document | {"payload": payload})

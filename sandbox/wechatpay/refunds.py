@@ -1,0 +1,150 @@
+"""Refunds, told apart by out_refund_no. Accepted as PROCESSING, done at once, told when done."""
+
+import re
+from typing import Any, Final
+
+from sandbox.book import Document
+from sandbox.core import Sandbox
+from sandbox.numbers import split_number
+from sandbox.wechatpay.errors import WechatError, order_missing, parameter_error
+from sandbox.wechatpay.notifications import refund_notification
+from sandbox.wechatpay.orders import ORDER, REFUND, SUCCESS, Orders, beijing_rfc3339
+from sandbox.wechatpay.parameters import NAME, check_names, check_text
+
+REFUND_KIND: Final = "wechatpay_refund"
+
+_KNOWN: Final = frozenset(
+    """transaction_id out_trade_no out_refund_no reason notify_url amount funds_account
+    goods_detail""".split()
+)
+_NUMBER: Final = re.compile(r"[0-9A-Za-z_\-|*@]{1,64}", re.ASCII)
+
+
+class Refunds:
+    """Money given back; methods raise WechatError."""
+
+    def __init__(self, sandbox: Sandbox, orders: Orders) -> None:
+        self._sandbox = sandbox
+        self._book = sandbox.book
+        self._orders = orders
+
+    def refund(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Give back, or tell of the refund that has this number. Inside a transaction."""
+        _check(body)
+        before = self._book.get(REFUND_KIND, body["out_refund_no"])
+        if before is not None:
+            if before["request"] != body:
+                raise WechatError(400, "INVALID_REQUEST", "同一退款单号的参数与首次请求不一致")
+            return _fields(before, self._order(before["request"]), "SUCCESS")
+        order = self._order(body)
+        _check_refundable(order, body["amount"])
+        refund = {
+            "request": body,
+            "reference": split_number(order["number"])[0],
+            "refund_id": f"503{order['transaction_id'][-25:]}",
+            "at": self._sandbox.clock().isoformat(),
+        }
+        self._book.put(REFUND_KIND, body["out_refund_no"], refund)
+        order["refunded"] += body["amount"]["refund"]
+        order["state"] = REFUND
+        self._book.put(ORDER, order["number"], order)
+        self._book.record_refund(NAME, order["transaction_id"], body["amount"]["refund"])
+        if "notify_url" in body:
+            told = _notification_fields(refund, order, self._sandbox)
+            refund_notification(self._sandbox, order, body["notify_url"], told)
+        return _fields(refund, order, "PROCESSING")
+
+    def find(self, number: str) -> dict[str, Any]:
+        refund = self._book.get(REFUND_KIND, number)
+        if refund is None:
+            raise WechatError(404, "RESOURCE_NOT_EXISTS", f"退款单不存在：{number}")
+        return _fields(refund, self._order(refund["request"]), "SUCCESS")
+
+    def _order(self, request: dict[str, Any]) -> Document:
+        transaction_id = request.get("transaction_id")
+        number = transaction_id or request["out_trade_no"]
+        order = (
+            self._orders.by_field(transaction_id=number)
+            if transaction_id
+            else self._orders.by_number(number)
+        )
+        if order is None:
+            raise order_missing(number)
+        return order
+
+
+def _check(body: dict[str, Any]) -> None:
+    check_names(body, {"out_refund_no", "amount"}, _KNOWN)
+    if ("transaction_id" in body) == ("out_trade_no" in body):
+        raise parameter_error("out_trade_no", "or transaction_id is given, and one of them")
+    for name in ("transaction_id", "out_trade_no", "reason", "notify_url"):
+        if name in body:
+            check_text(body, name, 80 if name == "reason" else 256)
+    if not isinstance(body["out_refund_no"], str) or not _NUMBER.fullmatch(body["out_refund_no"]):
+        raise parameter_error("out_refund_no", "is 1 to 64 of 0-9 A-Z a-z _ - | * @")
+    amount = body["amount"]
+    if not isinstance(amount, dict):
+        raise parameter_error("amount", "is an object")
+    check_names(amount, {"refund", "total", "currency"}, {"refund", "total", "currency", "from"})
+    for name in ("refund", "total"):
+        if type(amount[name]) is not int or amount[name] < 1:
+            raise parameter_error(f"amount.{name}", "is a whole number of fen, at least 1")
+    if amount["currency"] != "CNY":
+        raise parameter_error("amount.currency", "is CNY")
+
+
+def _check_refundable(order: Document, amount: dict[str, Any]) -> None:
+    if order["state"] not in (SUCCESS, REFUND):
+        raise WechatError(400, "INVALID_REQUEST", "订单未支付，不能退款")
+    if amount["total"] != order["request"]["amount"]["total"]:
+        raise WechatError(400, "REFUND_FEE_MISMATCH", "订单金额与首次请求不一致")
+    if amount["refund"] > amount["total"] - order["refunded"]:
+        raise WechatError(400, "INVALID_REQUEST", "退款金额大于可退金额")
+
+
+def _fields(refund: Document, order: Document, status: str) -> dict[str, Any]:
+    amount = refund["request"]["amount"]
+    fields = {
+        "refund_id": refund["refund_id"],
+        "out_refund_no": refund["request"]["out_refund_no"],
+        "transaction_id": order["transaction_id"],
+        "out_trade_no": order["number"],
+        "channel": "ORIGINAL",
+        "user_received_account": "支付用户零钱",
+        "create_time": beijing_rfc3339(refund["at"]),
+        "status": status,
+        "funds_account": "AVAILABLE",
+        "amount": {
+            "total": amount["total"],
+            "refund": amount["refund"],
+            "payer_total": amount["total"],
+            "payer_refund": amount["refund"],
+            "settlement_total": amount["total"],
+            "settlement_refund": amount["refund"],
+            "discount_refund": 0,
+            "currency": "CNY",
+        },
+    }
+    return fields | {"success_time": fields["create_time"]} if status == "SUCCESS" else fields
+
+
+def _notification_fields(refund: Document, order: Document, sandbox: Sandbox) -> dict[str, Any]:
+    """Here the status is called refund_status, and there is no channel."""
+    told = _fields(refund, order, "SUCCESS")
+    names = (
+        "out_trade_no",
+        "transaction_id",
+        "out_refund_no",
+        "refund_id",
+        "success_time",
+        "user_received_account",
+    )
+    amount = {
+        name: told["amount"][name] for name in ("total", "refund", "payer_total", "payer_refund")
+    }
+    return {
+        "mchid": sandbox.keys[NAME]["mchid"],
+        **{name: told[name] for name in names},
+        "refund_status": "SUCCESS",
+        "amount": amount,
+    }
