@@ -108,7 +108,7 @@ def temporal(
         name="temporal",
         command=server.command(),
         is_ready=server.is_ready,
-        environment=environment,
+        environment=server.environment(environment),
         working_folder=folder.temporal,
     )
 

@@ -203,36 +203,62 @@ def installed_binaries() -> Path:
 
 
 def _choose_identity(home: Path) -> tuple[str, Path]:
-    """As whom PostgreSQL runs, since it refuses to run as root, and from which binaries.
+    """As whom PostgreSQL runs, and from which binaries.
 
-    Where user namespaces are forbidden that is `nobody`, from a copy of the binaries.
+    It refuses to run as root, and as a user without a name. Where user namespaces are forbidden
+    root's runs as `nobody`, from a copy of the binaries.
     """
-    if os.geteuid() != 0:
+    user, group = os.geteuid(), os.getegid()
+    if user != 0 and _name(user) is not None:
         return "self", installed_binaries()
-    if _namespaces_work():
-        identity, user, group = "namespace", os.geteuid(), os.getegid()
-    else:
+    identity = f"namespace:{_named_user()}"
+    in_namespace = _works(identity)
+    if user != 0:
+        if in_namespace:
+            return identity, installed_binaries()
+        raise StackRefused(
+            f"PostgreSQL does not run as the user {user}, who has no name here: give that user an"
+            " entry in /etc/passwd, or set DATABASE_URL to a PostgreSQL server of your own"
+        )
+    if not in_namespace:
         nobody = pwd.getpwnam("nobody")
-        identity, user, group = f"{nobody.pw_uid}:{nobody.pw_gid}", nobody.pw_uid, nobody.pw_gid
+        user, group = nobody.pw_uid, nobody.pw_gid
+        identity = f"{user}:{group}"
         # The data folder above is ours; its secrets stay unreadable, each by its own mode.
         home.parent.chmod(home.parent.stat().st_mode | 0o001)
     barrier = _barrier(home, user)
     if barrier is not None:
         raise StackRefused(
-            f"PostgreSQL does not run as root, and stripped of root's rights it may not enter"
+            "PostgreSQL does not run as root, and stripped of root's rights it may not enter"
             f" {barrier}: set EVERBILL_DATA_DIR to a folder that the user {user} can reach, such"
             " as /var/tmp/everbill, or start Everbill as a normal user"
         )
     binaries = installed_binaries()
-    if identity != "namespace" or _barrier(binaries, user) is not None:
+    if not in_namespace or _barrier(binaries, user) is not None:
         binaries = _copy_binaries(home)
     _give(home, user, group)
     _give_cluster(home, user, group)
     return identity, binaries
 
 
-def _namespaces_work() -> bool:
-    probe = tethered(["true"], parent=os.getpid(), identity="namespace")
+def _name(user: int) -> str | None:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return None
+
+
+def _named_user() -> int:
+    """Some user who is not root and is known here by name, as PostgreSQL wants of its own."""
+    users = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid != 0}
+    if not users:
+        raise StackRefused("/etc/passwd names no user but root, and PostgreSQL needs one: add one")
+    return users.get("nobody", min(users.values()))
+
+
+def _works(identity: str) -> bool:
+    """Whether the kernel and the container let us take on this identity."""
+    probe = tethered(["true"], parent=os.getpid(), identity=identity)
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 

@@ -254,14 +254,20 @@ class Supervisor:
 
 
 _TAIL_LINES: Final = 15
-_TAIL_BYTES: Final = 4000
+_TAIL_BYTES: Final = 16_000
+_LINE_LIMIT: Final = 600
 
 
 def _tail(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
+    return "\n".join(f"  {_shortened(line)}" for line in lines[-_TAIL_LINES:])
+
+
+def _shortened(line: str) -> str:
+    half = _LINE_LIMIT // 2
+    return line if len(line) <= _LINE_LIMIT else f"{line[:half]} … {line[-half:]}"
 
 
 def _manner(status: int | None) -> str:

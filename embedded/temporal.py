@@ -1,7 +1,7 @@
 """The Temporal development server from a wheel, set up for speed and for thirty days of history."""
 
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -79,6 +79,10 @@ class TemporalServer:
         if self.codec_endpoint is not None:
             command += ["--ui-codec-endpoint", self.codec_endpoint]
         return command
+
+    def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The server does not start for a user without an entry in /etc/passwd, unless told one."""
+        return {"USER": "everbill", "HOME": str(self.folder), **inherited}
 
     async def is_ready(self) -> bool:
         """Whether the namespace answers; sets its retention, for which there is no flag."""

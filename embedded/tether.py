@@ -3,8 +3,8 @@
 Run as a script, without the project and without site packages, so that it costs little:
 `python -I -S tether.py PARENT SIGNAL IDENTITY COMMAND...`. Linux sends SIGNAL to the command when
 the thread that started it ends, even by SIGKILL. A change of user or user namespace clears that
-request, so the identity is taken on first. IDENTITY is `self`, `namespace` (root appears as the
-user 1000 of a namespace of its own, and as itself to files) or `UID:GID`.
+request, so the identity is taken on first. IDENTITY is `self`, `UID:GID`, or `namespace:UID`: the
+command then sees itself as that user, in a user namespace, and is to files who it was.
 """
 
 import ctypes
@@ -15,29 +15,31 @@ from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _CLONE_NEWUSER: Final = 0x10000000
-_USER_IN_NAMESPACE: Final = 1000
+_NAMESPACE: Final = "namespace"
 
 
 def take_identity(identity: str) -> None:
     """Raises OSError where the kernel or the container forbids it."""
-    if identity == "namespace":
-        _enter_namespace()
-    elif identity != "self":
-        user, _, group = identity.partition(":")
+    if identity == "self":
+        return
+    user, _, other = identity.partition(":")
+    if user == _NAMESPACE:
+        _enter_namespace(int(other))
+    else:
         os.setgroups([])
-        os.setgid(int(group))
+        os.setgid(int(other))
         os.setuid(int(user))
 
 
-def _enter_namespace() -> None:
+def _enter_namespace(seen_as: int) -> None:
     user, group = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "user namespaces are forbidden here")
     for name, text in (
         ("setgroups", "deny"),
-        ("uid_map", f"{_USER_IN_NAMESPACE} {user} 1"),
-        ("gid_map", f"{_USER_IN_NAMESPACE} {group} 1"),
+        ("uid_map", f"{seen_as} {user} 1"),
+        ("gid_map", f"{seen_as} {group} 1"),
     ):
         with open(f"/proc/self/{name}", "w") as map_file:
             map_file.write(text)

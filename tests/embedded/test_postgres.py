@@ -17,7 +17,7 @@ import pytest
 
 from embedded import postgres
 from embedded.errors import StackRefused
-from embedded.launch import free_port
+from embedded.launch import free_port, tethered
 from embedded.leftovers import birth_of
 from embedded.postgres import STOP_SIGNAL, PostgresServer, major_version
 from tests.fixtures.servers import running_server, wait_until
@@ -64,17 +64,25 @@ async def test_root_without_namespaces_runs_it_as_nobody_and_can_go_back(
 ) -> None:
     server, log = _server(folder), folder / "log"
     os.chmod(folder, 0o701)
-    monkeypatch.setattr(postgres, "_namespaces_work", lambda: False)
+    monkeypatch.setattr(postgres, "_works", lambda _: False)
     assert await _run_and_stop(server, log) == (1, pwd.getpwnam("nobody").pw_uid)
     monkeypatch.undo()
     assert await _run_and_stop(server, log) == (2, 0)
 
 
 @as_root
+def test_roots_postgres_sees_itself_as_a_user_with_a_name(folder: Path) -> None:
+    prepared = _server(folder).prepare()
+    command = tethered(["id", "-un"], parent=os.getpid(), identity=prepared.identity)
+    seen = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert pwd.getpwnam(seen.stdout.strip()).pw_uid != 0
+
+
+@as_root
 def test_a_folder_that_nobody_may_not_enter_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_namespaces_work", lambda: False)
+    monkeypatch.setattr(postgres, "_works", lambda _: False)
     with pytest.raises(
         StackRefused, match=rf"may not enter {re.escape(str(folder))}: set EVERBILL"
     ):
