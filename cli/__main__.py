@@ -1,10 +1,17 @@
 """The everbill command."""
 
+import sys
+from typing import Final
+
 import typer
 
 from cli import keys
 from cli.migrate import migrate_command
 from cli.up import up
+from embedded.running import adopt_running_stack
+
+_STAND_ALONE: Final = {"up", "demo", "migrate"}
+"""Commands that take their settings as given, and do not look for a stack that runs here."""
 
 app = typer.Typer(
     name="everbill",
@@ -19,6 +26,8 @@ app.command()(up)
 
 
 def main() -> None:
+    if not _STAND_ALONE.intersection(sys.argv[1:2]):
+        adopt_running_stack()
     app(prog_name="everbill")
 
 
