@@ -6,6 +6,7 @@ from typing import Final
 import typer
 
 from cli import keys
+from cli.demo import demo
 from cli.migrate import migrate_command
 from cli.up import up
 from embedded.running import adopt_running_stack
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.add_typer(keys.app)
 
 app.command("migrate")(migrate_command)
+app.command()(demo)
 app.command()(up)
 
 

@@ -1,0 +1,254 @@
+"""The promises about conduct: ends are ends, nothing is lost, nothing secret is told."""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.message import Message
+from temporalio.api.common.v1 import Payload, SearchAttributes
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
+
+from audit.evidence import Evidence, Finding
+from billing.cards import contains_card_number
+from billing.payment import PaymentStatus
+from runtime.codec import ENCODING
+from runtime.logs import redact
+
+OVERDUE_ALLOWANCE: Final = timedelta(minutes=3)
+"""What closing at a silent gateway may take past the deadline, and then some."""
+
+HISTORIES_READ: Final = 20
+_TERMINAL: Final = tuple(status.value for status in PaymentStatus if status.is_terminal)
+
+
+async def ends_are_final(evidence: Evidence) -> list[Finding]:
+    """Promise 5: no final status is left, and no payment stays open past its deadline."""
+    findings = [
+        Finding(
+            5,
+            row["object_id"],
+            f"after {row['ended']} came {row['later']}",
+            "a final status was left: look for writes past the application",
+        )
+        for row in await evidence.rows(
+            """
+            SELECT ended.object_id, ended.type AS ended, later.type AS later
+            FROM events AS ended JOIN events AS later
+            ON later.object_id = ended.object_id AND later.sequence > ended.sequence
+            WHERE ended.type = ANY(:ends) AND later.type = ANY(:statuses)
+            """,
+            ends=[f"payment.{status}" for status in _TERMINAL],
+            statuses=[f"payment.{status.value}" for status in PaymentStatus],
+        )
+    ]
+    findings += await _last_event_against_row(evidence)
+    findings += await _overdue(evidence)
+    if evidence.client is not None:
+        findings += await _without_workflow(evidence)
+    return findings
+
+
+async def _last_event_against_row(evidence: Evidence) -> list[Finding]:
+    rows = await evidence.rows(
+        """
+        SELECT payments.id, payments.status, last.type
+        FROM payments LEFT JOIN LATERAL (
+            SELECT type FROM events
+            WHERE object_id = payments.id AND type = ANY(:statuses)
+            ORDER BY sequence DESC LIMIT 1
+        ) AS last ON true
+        WHERE last.type IS DISTINCT FROM 'payment.' || payments.status
+        """,
+        statuses=[f"payment.{status.value}" for status in PaymentStatus],
+    )
+    return [
+        Finding(
+            5,
+            row["id"],
+            f"it is {row['status']}, and its last event says {row['type'] or 'nothing'}",
+            "both are written in one transaction: look for writes past the application",
+        )
+        for row in rows
+    ]
+
+
+async def _overdue(evidence: Evidence) -> list[Finding]:
+    rows = await evidence.rows(
+        """
+        SELECT id, status, expires_at FROM payments
+        WHERE status <> ALL(:resting) AND expires_at < :latest
+        """,
+        resting=[*_TERMINAL, PaymentStatus.NEEDS_REVIEW.value],
+        latest=evidence.now - OVERDUE_ALLOWANCE,
+    )
+    return [
+        Finding(
+            5,
+            row["id"],
+            f"it is {row['status']} past its deadline of {row['expires_at']:%Y-%m-%d %H:%M:%S} UTC",
+            "look at its workflow in the Temporal UI: a failing workflow task is a bug of ours;"
+            f" where none runs, `everbill resume {row['id']}`",
+        )
+        for row in rows
+    ]
+
+
+async def _without_workflow(evidence: Evidence) -> list[Finding]:
+    assert evidence.client is not None
+    rows = await evidence.rows(
+        """
+        SELECT id FROM payments WHERE status <> ALL(:ends) AND recorded_at < :latest
+        UNION
+        SELECT payment_id FROM payment_attempts WHERE state = 'open' AND recorded_at < :latest
+        """,
+        ends=list(_TERMINAL),
+        latest=evidence.now - evidence.under_way,
+    )
+    findings = []
+    for row in rows:
+        try:
+            description = await evidence.client.get_workflow_handle(row["id"]).describe()
+            is_running = description.status is WorkflowExecutionStatus.RUNNING
+        except RPCError as problem:
+            if problem.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            is_running = False
+        if not is_running:
+            findings.append(
+                Finding(
+                    5,
+                    row["id"],
+                    "it may still be paid, and no workflow of it runs",
+                    f"`everbill resume {row['id']}`",
+                )
+            )
+    return findings
+
+
+async def nothing_lost(evidence: Evidence) -> list[Finding]:
+    """Promise 6: accepted webhooks are delivered, claimed orders recorded, events counted."""
+    latest = evidence.now - evidence.under_way
+    findings = [
+        Finding(
+            6,
+            row["event_id"],
+            f"{row['gateway']}'s webhook of {row['received_at']:%Y-%m-%d %H:%M:%S} UTC was tried"
+            f" {row['tries']} times and is not delivered",
+            "is the worker running, and does Temporal answer it? see its log",
+        )
+        for row in await evidence.rows(
+            "SELECT * FROM webhook_inbox WHERE outcome IS NULL AND received_at < :latest",
+            latest=latest,
+        )
+    ]
+    findings += [
+        Finding(
+            6,
+            row["object_id"],
+            "it was ordered and has no row",
+            "is the worker running? repeat the request under its Idempotency-Key",
+        )
+        for row in await evidence.rows(
+            """
+            SELECT claims.object_id FROM idempotency_claims AS claims
+            LEFT JOIN payments ON payments.id = claims.object_id
+            WHERE claims.command = 'create' AND payments.id IS NULL AND claims.created_at < :latest
+            """,
+            latest=latest,
+        )
+    ]
+    findings += [
+        Finding(
+            6,
+            row["object_id"],
+            f"its {row['events']} events are numbered up to {row['last']}",
+            "an event was removed: look for writes past the application",
+        )
+        for row in await evidence.rows(
+            """
+            SELECT object_id, count(*) AS events, max(sequence) AS last FROM events
+            GROUP BY object_id HAVING count(*) <> max(sequence) OR min(sequence) <> 1
+            """
+        )
+    ]
+    return findings
+
+
+async def nothing_told(evidence: Evidence) -> list[Finding]:
+    """Promise 7: no secret and no card number in logs, search attributes or readable payloads."""
+    findings = [finding for path in evidence.logs for finding in _read_log(path)]
+    if evidence.client is None:
+        return findings
+    for row in await evidence.rows(
+        "SELECT id FROM payments ORDER BY id DESC LIMIT :most", most=HISTORIES_READ
+    ):
+        handle = evidence.client.get_workflow_handle(row["id"])
+        try:
+            findings += await _read_history(handle, row["id"])
+        except RPCError as problem:
+            if problem.status is not RPCStatusCode.NOT_FOUND:
+                raise
+    return findings
+
+
+def _read_log(path: Path) -> Iterator[Finding]:
+    with path.open(errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if redact(line) != line:
+                yield Finding(
+                    7,
+                    f"{path.name}:{number}",
+                    "the line holds what looks like a secret or a card number",
+                    "remove the line, change the secret, and find who logged it",
+                )
+
+
+async def _read_history(handle: WorkflowHandle[object, object], payment_id: str) -> list[Finding]:
+    findings = []
+    description = await handle.describe()
+    attributes = " ".join(str(pair.value) for pair in description.typed_search_attributes)
+    if redact(attributes) != attributes or contains_card_number(attributes) or "@" in attributes:
+        findings.append(
+            Finding(
+                7,
+                payment_id,
+                "a search attribute holds what looks like a secret or a personal datum",
+                "search attributes are readable to whoever may see the UI: see what set it",
+            )
+        )
+    history = await handle.fetch_history()
+    readable = {
+        event.WhichOneof("attributes") or "event"
+        for event in history.events
+        for payload in _payloads(event)
+        if payload.metadata.get("encoding") not in (ENCODING, b"binary/null")
+    }
+    findings += [
+        Finding(
+            7,
+            payment_id,
+            f"{where} holds a readable payload",
+            "some process connects without EVERBILL_ENCRYPTION_KEYS",
+        )
+        for where in sorted(readable)
+    ]
+    return findings
+
+
+def _payloads(message: Message) -> Iterator[Payload]:
+    """Every payload inside a message, but for search attributes, which are readable by nature."""
+    if isinstance(message, Payload):
+        yield message
+    elif not isinstance(message, SearchAttributes):
+        for field, value in message.ListFields():
+            if field.type != field.TYPE_MESSAGE:
+                continue
+            if isinstance(value, Message):
+                yield from _payloads(value)
+            else:
+                members = value.values() if isinstance(value, Mapping) else value
+                for member in members:
+                    if isinstance(member, Message):
+                        yield from _payloads(member)

@@ -1,0 +1,64 @@
+"""All the promises at once, and what a person reads of it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.table import Table
+
+from audit import conduct, money
+from audit.evidence import Evidence, Finding
+
+Check = Callable[[Evidence], Awaitable[list[Finding]]]
+
+PROMISES: Final[Sequence[tuple[int, str, Check]]] = (
+    (1, "money is taken at most once per attempt, one receipt is kept", money.taken_once),
+    (2, "what a gateway took is in the ledger once, and nothing else", money.recorded_once),
+    (3, "the ledger balances, and nobody can change it", money.balanced),
+    (4, "refunds never exceed what was captured", money.refunded_within_bounds),
+    (5, "a final status is final, nothing stays open past its deadline", conduct.ends_are_final),
+    (6, "no webhook, command or event is lost", conduct.nothing_lost),
+    (7, "no secret and no card number is told", conduct.nothing_told),
+    (8, "amounts are integers with a currency", money.integers_with_currencies),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What each promise came to."""
+
+    findings: Sequence[Finding]
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.findings
+
+    def of(self, promise: int) -> list[Finding]:
+        return [finding for finding in self.findings if finding.promise == promise]
+
+    def table(self) -> Table:
+        """One line a promise."""
+        table = Table(title="The promises", title_justify="left")
+        for heading in ("", "promise", "held"):
+            table.add_column(heading)
+        for number, promise, _ in PROMISES:
+            broken = len(self.of(number))
+            held = "[green]yes[/green]" if not broken else f"[red]no: {broken} findings[/red]"
+            table.add_row(str(number), promise, held)
+        return table
+
+    def explanations(self) -> list[str]:
+        """Each finding in words: where, what, and what to do."""
+        return [
+            f"promise {finding.promise}, {finding.subject}: {finding.what}.\n  {finding.advice}"
+            for finding in self.findings
+        ]
+
+
+async def run_all(evidence: Evidence, progress: Callable[[str], None] = lambda _: None) -> Report:
+    """Check every promise; `progress` is told which one is next."""
+    findings: list[Finding] = []
+    for number, promise, check in PROMISES:
+        progress(f"promise {number}: {promise}")
+        findings += await check(evidence)
+    return Report(findings)

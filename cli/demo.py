@@ -1,0 +1,191 @@
+"""`everbill demo`: real journeys through all three gateways on this machine, and then the proof."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import func, select
+from temporalio.client import Client
+
+from audit.evidence import Evidence
+from audit.report import run_all
+from audit.truth import SandboxTruth
+from billing.money import Money, format_minor
+from cli import journeys
+from cli.journeys import METHODS, Journey, JourneyFailed, Shop
+from embedded.errors import StackRefused
+from embedded.options import StackOptions
+from embedded.stack import Stack
+from runtime.cipher import Cipher
+from runtime.settings import EncryptionKeys
+from runtime.temporal import encrypting_converter
+from storage.database import Database
+from storage.tables import webhook_inbox
+
+
+def demo() -> None:
+    """Start everything, take payments through all three gateways, and check the promises."""
+    console = Console(soft_wrap=True)
+    try:
+        held = asyncio.run(_demo(console))
+    except (StackRefused, JourneyFailed) as problem:
+        console.print(f"everbill demo: {problem}", markup=False, style="red")
+        raise typer.Exit(1) from None
+    if not held:
+        raise typer.Exit(1)
+
+
+async def _demo(console: Console) -> bool:
+    options = StackOptions.from_environment()
+    announce = _announcer(console)
+    announce(
+        f"starting PostgreSQL, Temporal, sandbox gateways, worker and API in {options.data_dir}"
+    )
+    async with Stack(options, announce) as stack:
+        announce("ready; an application orders, payers pay, decline, leave")
+        told = await _journeys(stack, announce)
+        cipher = Cipher(EncryptionKeys.parse(stack.environment["EVERBILL_ENCRYPTION_KEYS"]))
+        database = Database(stack.environment["DATABASE_URL"], cipher)
+        try:
+            console.print(await _story(told, database))
+            console.print(await _ledger(database))
+            held = all(journey.held for journey in told)
+            held &= await _promises(stack, database, cipher, console)
+        finally:
+            await database.dispose()
+        ui = stack.addresses.temporal_ui
+    verdict = "every journey ended as it should, and every promise held"
+    console.print(
+        verdict if held else "something did not hold: see above",
+        style="bold green" if held else "bold red",
+    )
+    console.print(
+        f"Everything is stopped. `make up` opens the same data again; Temporal's UI is {ui}"
+    )
+    return held
+
+
+async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journey]:
+    gateways = list(METHODS)
+    authorization = {"Authorization": f"Bearer {stack.api_key}"}
+    async with (
+        httpx.AsyncClient(
+            base_url=stack.addresses.api, headers=authorization, timeout=30, trust_env=False
+        ) as api,
+        httpx.AsyncClient(base_url=stack.addresses.sandbox, timeout=30, trust_env=False) as sandbox,
+    ):
+        shop = Shop(api, sandbox)
+        told = await asyncio.gather(
+            *(
+                play(shop, gateway)
+                for play in (
+                    journeys.paid,
+                    journeys.webhook_first_and_twice,
+                    journeys.declined_then_expired,
+                )
+                for gateway in gateways
+            )
+        )
+        announce("now with the worker killed (SIGKILL) in the middle of three settlements")
+
+        async def kill_worker() -> None:
+            announce(f"killing the worker, process {stack.pid('worker')}")
+            await stack.kill("worker")
+
+        crashed = await journeys.paid_while_the_worker_dies(shop, gateways, kill_worker)
+        await stack.until_ready("worker")
+    return [*told, *crashed]
+
+
+async def _story(told: list[Journey], database: Database) -> Table:
+    table = Table(title="What happened", title_justify="left")
+    for heading in ("gateway", "journey", "payment", "ended", "amount", "time to pay", "webhooks"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "payment")
+    webhooks = await _webhooks(database, [journey.payment["id"] for journey in told])
+    for journey in told:
+        payment = journey.payment
+        table.add_row(
+            f"{payment['gateway']} {payment['method']}",
+            journey.story,
+            payment["id"],
+            payment["status"] if journey.held else f"[red]{payment['status']}[/red]",
+            str(Money(amount_minor=payment["amount"], currency=payment["currency"])),
+            _time_to_pay(payment),
+            str(webhooks.get(payment["id"], 0)),
+        )
+    return table
+
+
+async def _webhooks(database: Database, payment_ids: list[str]) -> dict[str, int]:
+    async with database.begin() as work:
+        rows = await work.connection.execute(
+            select(webhook_inbox.c.payment_id, func.count())
+            .where(webhook_inbox.c.payment_id.in_(payment_ids))
+            .group_by(webhook_inbox.c.payment_id)
+        )
+        return {row[0]: row[1] for row in rows}
+
+
+def _time_to_pay(payment: dict[str, Any]) -> str:
+    """From the order to the record of the receipt, as the API tells both."""
+    if payment["paid_at"] is None:
+        return "-"
+    ordered, recorded = (
+        datetime.fromisoformat(payment[field]) for field in ("created_at", "updated_at")
+    )
+    return f"{(recorded - ordered).total_seconds():.2f} s"
+
+
+async def _ledger(database: Database) -> Table:
+    table = Table(title="The ledger, all that was ever posted here", title_justify="left")
+    for heading in ("account", "currency", "balance"):
+        table.add_column(heading, justify="right" if heading == "balance" else "left")
+    async with database.begin() as work:
+        balances = await work.ledger.balances()
+    for balance in balances:
+        table.add_row(
+            balance.account,
+            balance.currency,
+            format_minor(balance.balance_minor, balance.currency),
+        )
+    for currency in sorted({balance.currency for balance in balances}):
+        total = sum(each.balance_minor for each in balances if each.currency == currency)
+        table.add_row("sum", currency, format_minor(total, currency), style="bold")
+    return table
+
+
+def _announcer(console: Console) -> Callable[[str], None]:
+    began = time.monotonic()
+
+    def announce(what: str) -> None:
+        console.print(f"{time.monotonic() - began:6.1f} s  {what}", markup=False, highlight=False)
+
+    return announce
+
+
+async def _promises(stack: Stack, database: Database, cipher: Cipher, console: Console) -> bool:
+    """Hold gateways, record, ledger and Temporal against every promise."""
+    client = await Client.connect(
+        stack.addresses.temporal, data_converter=encrypting_converter(cipher)
+    )
+    truth = SandboxTruth(stack.addresses.sandbox)
+    report = await run_all(
+        Evidence(
+            database=database,
+            charges=await truth.charges(),
+            truth=truth,
+            now=datetime.now(UTC),
+            client=client,
+            logs=sorted(stack.folder.logs.glob("*.log")),
+        )
+    )
+    console.print(report.table())
+    for explanation in report.explanations():
+        console.print(explanation, markup=False, style="red")
+    return report.is_clean
