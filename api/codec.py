@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from google.protobuf import json_format
 from temporalio.api.common.v1 import Payload, Payloads
 
-from api.bodies import read_body
+from api.bodies import parse_json, read_body
 from api.context import context
 from api.openapi import problems
 from api.problems import RequestRefused
@@ -88,10 +88,12 @@ async def _translate(request: Request, secret: str, code: Code) -> Response:
         raise RequestRefused(
             403, "namespace_refused", "X-Namespace does not name our namespace", param="X-Namespace"
         )
-    body = await read_body(request, _LIMIT_BYTES)
+    document = parse_json(await read_body(request, _LIMIT_BYTES))
     try:
-        payloads = json_format.Parse(body, Payloads())
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError):
+        if not isinstance(document, dict):
+            raise json_format.ParseError("not an object")
+        payloads = json_format.ParseDict(document, Payloads())
+    except json_format.ParseError:
         raise RequestRefused(400, "malformed_json", "the body is no JSON of Payloads") from None
     try:
         coded = await code(payloads.payloads)

@@ -1,7 +1,10 @@
 """Commands to a payment's workflow, as Temporal updates with an answer within ten seconds."""
 
 import asyncio
+import contextlib
 import secrets
+from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -10,16 +13,18 @@ from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
     WorkflowUpdateFailedError,
+    WorkflowUpdateHandle,
     WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowUpdateStage,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
-from api.problems import unavailable
+from api.problems import too_many_commands, unavailable
 from billing.identifiers import update_id
-from billing.messages import Message, PaymentEnded, PaymentOrder
+from billing.messages import Command, Message, PaymentEnded, PaymentOrder
 from billing.payment import Payment
 from runtime import attributes
 from runtime.queues import CORE
@@ -29,6 +34,7 @@ ANSWER_WITHIN: Final = timedelta(seconds=10)
 _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
 _DESCRIBE_TIMEOUT: Final = timedelta(seconds=2)
 _READ_TIMEOUT_SECONDS: Final = 0.1
+_MOST_IN_FLIGHT: Final = 10
 
 log = structlog.get_logger()
 
@@ -49,91 +55,153 @@ def id_of(command: str, application: str, idempotency_key: str | None) -> str:
 
 
 class Commands:
-    """Sends commands. An answer of None means: not answered in time, but under way."""
+    """Gives commands. An answer of None means: not answered in time, but sure to be carried out.
+
+    Of several commands of one payment in flight, Temporal takes ten; we refuse the rest here at
+    once, since its client would repeat a refused one until the caller's time is over.
+    """
 
     def __init__(self, client: Client, *, answer_within: timedelta = ANSWER_WITHIN) -> None:
         self._client = client
         self._answer_within = answer_within
-        # An update may be accepted in one call and awaited in further ones, each with its own
-        # time-out; this bounds them all.
+        # One command may take several calls, each with its own time-out; this bounds them all.
         self._patience_seconds = answer_within.total_seconds() + 0.5
+        self._in_flight: dict[str, Counter[str]] = {}
 
-    async def start(
-        self, order: PaymentOrder, command: Update[MessageT], message: MessageT, command_id: str
+    async def create(
+        self, order: PaymentOrder, message: Command, command_id: str
     ) -> Payment | None:
-        """Start the payment's workflow, unless it runs, and give it the command in one call.
+        """Start the payment's workflow, unless it runs, and await its instructions in one call.
 
-        Raises NotRunning where it has ended, RequestRefused (503) where it was not started, and
-        RPCError.
+        Raises NotRunning where it has ended, RequestRefused (503) where it was not started,
+        RequestRefused (429) and RPCError.
         """
-        starting = WithStartWorkflowOperation(
-            PaymentWorkflow.run,
-            order,
-            id=order.payment_id,
-            task_queue=CORE,
-            task_timeout=_WORKFLOW_TASK_TIMEOUT,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            search_attributes=attributes.at_start(order),
-            static_summary=attributes.summary(order),
-        )
-        try:
-            async with asyncio.timeout(self._patience_seconds):
-                return await self._client.execute_update_with_start_workflow(
-                    command,
-                    message,
-                    start_workflow_operation=starting,
-                    id=command_id,
-                    rpc_timeout=self._answer_within,
-                )
-        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-            await _read(starting)
-            await self._ensure_started(order.payment_id)
-            return None
-        except WorkflowAlreadyStartedError as problem:
-            await _read(starting)
-            raise NotRunning from problem
-        except WorkflowUpdateFailedError as problem:
-            raise NotRunning from problem
-        except RPCError:
-            await _read(starting)
-            raise
+        starting = _starting(order)
+        with self._taking_part(order.payment_id, command_id), _telling_not_running():
+            try:
+                async with asyncio.timeout(self._patience_seconds):
+                    return await self._client.execute_update_with_start_workflow(
+                        PaymentWorkflow.create,
+                        message,
+                        start_workflow_operation=starting,
+                        id=command_id,
+                        rpc_timeout=self._answer_within,
+                    )
+            except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+                await self._ensure_started(order.payment_id)
+                return None
+            finally:
+                await _read(starting)
 
-    async def send(
-        self, payment_id: str, command: Update[MessageT], message: MessageT, command_id: str
+    async def give(
+        self,
+        order: PaymentOrder,
+        command: Update[MessageT],
+        message: MessageT,
+        command_id: str,
+        *,
+        is_recorded: bool,
     ) -> Payment | None:
-        """Give a running workflow the command. Raises NotRunning and RPCError."""
-        handle = self._client.get_workflow_handle(payment_id)
+        """Give the payment's workflow a command; start it for that, if it has no row yet.
+
+        Raises NotRunning, RequestRefused (503) where the workflow has not accepted it in time,
+        RequestRefused (429) and RPCError.
+        """
+        accepted: WorkflowUpdateHandle[Payment] | None = None
+        with self._taking_part(order.payment_id, command_id), _telling_not_running():
+            try:
+                async with asyncio.timeout(self._patience_seconds):
+                    if is_recorded:
+                        handle = self._client.get_workflow_handle_for(
+                            PaymentWorkflow.run, order.payment_id
+                        )
+                        accepted = await handle.start_update(
+                            command,
+                            message,
+                            wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                            id=command_id,
+                            rpc_timeout=self._answer_within,
+                        )
+                    else:
+                        accepted = await self._start_with(order, command, message, command_id)
+                    return await accepted.result(rpc_timeout=self._answer_within)
+            except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+                if accepted is None:
+                    raise unavailable("the payment's process") from None
+                return None
+
+    async def _start_with(
+        self, order: PaymentOrder, command: Update[MessageT], message: MessageT, command_id: str
+    ) -> WorkflowUpdateHandle[Payment]:
+        starting = _starting(order)
         try:
-            async with asyncio.timeout(self._patience_seconds):
-                return await handle.execute_update(
-                    command,
-                    message,
-                    id=command_id,
-                    rpc_timeout=self._answer_within,
-                )
-        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-            await self._ensure_started(payment_id)
-            return None
-        except WorkflowUpdateFailedError as problem:
-            raise NotRunning from problem
-        except RPCError as problem:
-            if problem.status is RPCStatusCode.NOT_FOUND:
-                raise NotRunning from problem
-            raise
+            return await self._client.start_update_with_start_workflow(
+                command,
+                message,
+                start_workflow_operation=starting,
+                wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                id=command_id,
+                rpc_timeout=self._answer_within,
+            )
+        finally:
+            await _read(starting)
 
     async def _ensure_started(self, payment_id: str) -> None:
         """A promise that it goes on by itself is made only where Temporal knows the workflow."""
         handle = self._client.get_workflow_handle(payment_id)
         try:
-            await handle.describe(rpc_timeout=_DESCRIBE_TIMEOUT)
-        except RPCError as problem:
-            log.warning("temporal_out_of_reach", status=problem.status.name)
+            async with asyncio.timeout(_DESCRIBE_TIMEOUT.total_seconds()):
+                await handle.describe(rpc_timeout=_DESCRIBE_TIMEOUT)
+        except (RPCError, TimeoutError) as problem:
+            log.warning("start_not_confirmed", error=type(problem).__name__)
             raise unavailable("Temporal") from problem
+
+    @contextlib.contextmanager
+    def _taking_part(self, payment_id: str, command_id: str) -> Iterator[None]:
+        """Repeats of one command are one command."""
+        flying = self._in_flight.setdefault(payment_id, Counter())
+        if command_id not in flying and len(flying) >= _MOST_IN_FLIGHT:
+            raise too_many_commands()
+        flying[command_id] += 1
+        try:
+            yield
+        finally:
+            flying[command_id] -= 1
+            if not flying[command_id]:
+                del flying[command_id]
+            if not flying:
+                self._in_flight.pop(payment_id, None)
+
+
+def _starting(order: PaymentOrder) -> WithStartWorkflowOperation[PaymentWorkflow, PaymentEnded]:
+    return WithStartWorkflowOperation(
+        PaymentWorkflow.run,
+        order,
+        id=order.payment_id,
+        task_queue=CORE,
+        task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        search_attributes=attributes.at_start(order),
+        static_summary=attributes.summary(order),
+    )
+
+
+@contextlib.contextmanager
+def _telling_not_running() -> Iterator[None]:
+    """Every way in which Temporal says that the workflow has ended, or never was."""
+    try:
+        yield
+    except (WorkflowAlreadyStartedError, WorkflowUpdateFailedError) as problem:
+        raise NotRunning from problem
+    except RPCError as problem:
+        if problem.status is RPCStatusCode.NOT_FOUND:
+            raise NotRunning from problem
+        raise
 
 
 async def _read(starting: WithStartWorkflowOperation[PaymentWorkflow, PaymentEnded]) -> None:
-    """The start failed with its update; unread, that would be logged as an exception lost."""
+    """The start may have failed with its update; unread, that is logged as an exception lost."""
     reading = asyncio.ensure_future(starting.workflow_handle())
     await asyncio.wait([reading], timeout=_READ_TIMEOUT_SECONDS)
     if not reading.done():

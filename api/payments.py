@@ -14,7 +14,7 @@ from api.context import context
 from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, once
 from api.lookup import CREATE, Found, find, name_payment
 from api.openapi import REPLAYED_HEADER, problems
-from api.orders import CreatePayment, FreeText, unrecorded
+from api.orders import CreatePayment, FreeText
 from api.problems import RequestRefused, try_again, unavailable
 from api.queries import NoQuery, PaymentIdInPath
 from billing.errors import InvalidRequest, PaymentNotCancelable, PaymentNotUnderReview
@@ -256,13 +256,15 @@ async def _open(request: Request, order: PaymentOrder, key: str, *, is_new: bool
     Update-with-start is for payments without a row only: after Temporal's retention it would
     start a second run.
     """
-    found = Found(unrecorded(order), order, is_recorded=False)
-    if not is_new:
-        found = await find(request, order.payment_id, order.application)
+    commands = context(request).commands
     command_id = id_of("create", order.application, key)
     message = Command(application=order.application)
     try:
-        return await _send(request, found, PaymentWorkflow.create, message, command_id)
+        if is_new or not (await find(request, order.payment_id, order.application)).is_recorded:
+            return await commands.create(order, message, command_id)
+        return await commands.give(
+            order, PaymentWorkflow.create, message, command_id, is_recorded=True
+        )
     except NotRunning:
         payment = (await find(request, order.payment_id, order.application)).payment
         return None if payment.status is PaymentStatus.CREATED else payment
@@ -276,21 +278,14 @@ async def _command(
     Where no workflow runs, the record answers, if it says that the payment has ended.
     """
     try:
-        return await _send(request, found, command, message, command_id)
+        return await context(request).commands.give(
+            found.order, command, message, command_id, is_recorded=found.is_recorded
+        )
     except NotRunning:
         payment = (await find(request, found.payment.id, found.order.application)).payment
         if payment.status.is_terminal:
             return payment
-        raise unavailable("the payment's process, which is being resumed,") from None
-
-
-async def _send(
-    request: Request, found: Found, command: Update[MessageT], message: MessageT, command_id: str
-) -> Payment | None:
-    commands = context(request).commands
-    if found.is_recorded:
-        return await commands.send(found.payment.id, command, message, command_id)
-    return await commands.start(found.order, command, message, command_id)
+        raise unavailable("the payment's process") from None
 
 
 def _answer(status_code: int, payment: Payment) -> Answer:

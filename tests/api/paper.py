@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from datetime import UTC, datetime
 
-from billing.errors import AnswerUntrusted, OutcomeUnknown
+from billing.errors import AnswerUntrusted
 from billing.payment import ClientSecret, Failure, GatewayName, NextAction, PaymentMethod, QrCode
 from gateways.gateway import (
     Capabilities,
@@ -76,7 +76,7 @@ class PaperGateway:
         if order.number in self._closed:
             return Observation(ObservedState.DEAD, "closed", reference)
         if order.number not in self.opened:
-            raise OutcomeUnknown("it has not heard of the order yet")
+            return Observation(ObservedState.ABSENT, "unheard of")
         return Observation(ObservedState.PENDING, "waiting", reference)
 
     async def close(self, order: Order) -> None:

@@ -76,7 +76,7 @@ async def test_times_with_an_offset_are_understood(shop: Shop) -> None:
 
 async def test_events_tell_every_change_in_order(shop: Shop) -> None:
     payment = await shop.created()
-    shop.stack.gateways["alipay"].pay(payment["id"])
+    shop.gateway("alipay").pay(payment["id"])
     await shop.post(f"/{payment['id']}/refresh")
     page = (await shop.get("/events")).json()
     assert [(event["type"], event["sequence"]) for event in page["data"]] == [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from api.app import BASE
 from api.bodies import parse_json
 from api.idempotency import fingerprint_of
+from storage.keys import Scope
 from tests.api.conftest import Shop, order
 from tests.api.paper import SILENT
 
@@ -26,7 +27,7 @@ async def test_a_hundred_requests_at_once_under_one_key_are_one_payment(shop: Sh
     assert len({answer.headers["Request-Id"] for answer in answers}) == 100
     history = await shop.get("/history")
     assert [payment["id"] for payment in history.json()["data"]] == [answers[0].json()["id"]]
-    assert shop.stack.gateways["alipay"].opened[answers[0].json()["id"]] == 1
+    assert shop.gateway("alipay").opened[answers[0].json()["id"]] == 1
 
 
 async def test_a_repeat_gets_the_first_answer_though_the_payment_has_moved_on(shop: Shop) -> None:
@@ -77,7 +78,7 @@ async def test_applications_do_not_share_keys(shop: Shop, other_shop: Shop) -> N
 
 async def test_a_key_outlives_the_api_key_it_came_with(shop: Shop) -> None:
     first = await shop.create("order-1")
-    second_key = await shop.stack.key(shop.name, "write")
+    second_key = await shop.stack.key(shop.name, Scope.WRITE)
     async with shop.stack.caller(second_key) as caller:
         repeat = await caller.post(
             f"{BASE}/create", json=order(), headers={"Idempotency-Key": "order-1"}
@@ -98,7 +99,7 @@ async def test_a_repeated_cancel_gets_its_first_answer(shop: Shop) -> None:
 async def test_an_answer_that_takes_too_long_is_accepted_and_can_be_joined_later(
     slow_shop: Shop,
 ) -> None:
-    gateway = slow_shop.stack.gateways["wechatpay"]
+    gateway = slow_shop.gateway("wechatpay")
     wanted = {"gateway": "wechatpay", "method": "native", "description": SILENT}
     first = await slow_shop.create("order-1", **wanted)
     assert first.status_code == 202

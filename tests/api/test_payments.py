@@ -64,7 +64,7 @@ async def test_a_paid_payment_cannot_be_canceled(shop: Shop) -> None:
 
 async def test_a_payment_paid_just_before_its_cancel_is_not_canceled(shop: Shop) -> None:
     payment = await shop.created(gateway="stripe", method="card")
-    gateway_of(shop, payment).pay(payment["id"])
+    shop.gateway(payment["gateway"]).pay(payment["id"])
     answer = await shop.post(f"/{payment['id']}/cancel")
     assert answer.status_code == 409
     assert (await shop.get(f"/{payment['id']}")).json()["status"] == "succeeded"
@@ -72,7 +72,7 @@ async def test_a_payment_paid_just_before_its_cancel_is_not_canceled(shop: Shop)
 
 async def test_refresh_asks_the_gateway_now_and_then_waits(shop: Shop) -> None:
     payment = await shop.created()
-    gateway_of(shop, payment).pay(payment["id"])
+    shop.gateway(payment["gateway"]).pay(payment["id"])
     answer = await shop.post(f"/{payment['id']}/refresh")
     assert answer.status_code == 200, answer.text
     assert answer.json()["status"] == "succeeded"
@@ -184,13 +184,9 @@ async def test_nothing_of_another_application_can_be_seen_or_touched(
     assert (await shop.get(path)).json()["status"] == "requires_action"
 
 
-def gateway_of(shop: Shop, payment: dict[str, Any]) -> Any:
-    return shop.stack.gateways[payment["gateway"]]
-
-
 async def paid(shop: Shop) -> dict[str, Any]:
     payment = await shop.created()
-    gateway_of(shop, payment).pay(payment["id"])
+    shop.gateway(payment["gateway"]).pay(payment["id"])
     answer = await shop.post(f"/{payment['id']}/refresh")
     assert answer.json()["status"] == "succeeded"
     return payment
