@@ -10,14 +10,14 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
 import structlog
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+from temporalio.worker import Interceptor, PollerBehaviorSimpleMaximum, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.delivery import Delivery
@@ -65,9 +65,10 @@ def build_workers(
     settings: Settings,
     role: Role = "all",
     *,
+    interceptors: Sequence[Interceptor] = (),
     max_cached_workflows: int = 1000,
 ) -> list[Worker]:
-    """The workers of one role, wired and not yet running."""
+    """The workers of one role, wired and not yet running. `interceptors` act within our own."""
     payments = PaymentActivities(database, gateways)
     workers: list[Worker] = []
     if role in ("all", "core"):
@@ -78,7 +79,7 @@ def build_workers(
                 workflows=WORKFLOWS,
                 activities=[payments.end, payments.flag],
                 workflow_runner=WORKFLOW_RUNNER,
-                interceptors=[ActivityInterceptor()],
+                interceptors=[ActivityInterceptor(), *interceptors],
                 max_cached_workflows=max_cached_workflows,
                 workflow_task_poller_behavior=_POLLERS,
                 nonsticky_to_sticky_poll_ratio=_STICKY_RATIO,
@@ -92,7 +93,7 @@ def build_workers(
                 client,
                 task_queue=gateway_queue(name),
                 activities=[payments.open, payments.settle, payments.close],
-                interceptors=[ActivityInterceptor()],
+                interceptors=[ActivityInterceptor(), *interceptors],
                 activity_task_poller_behavior=_POLLERS,
                 max_task_queue_activities_per_second=settings.gateway_rate_limits.get(name),
                 graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
@@ -102,10 +103,20 @@ def build_workers(
     return workers
 
 
-async def run(settings: Settings, role: Role = "all") -> None:
-    """Work until SIGTERM or SIGINT, then let what is under way finish."""
+async def run(
+    settings: Settings,
+    role: Role = "all",
+    *,
+    gateways: Mapping[GatewayName, Gateway] | None = None,
+    interceptors: Sequence[Interceptor] = (),
+) -> None:
+    """Work until SIGTERM or SIGINT, then let what is under way finish.
+
+    `gateways` are those the settings switch on, unless given; they are closed at the end.
+    """
     cipher = Cipher(settings.encryption_keys)
-    gateways = build_gateways(settings)
+    if gateways is None:
+        gateways = build_gateways(settings)
     database = Database(
         settings.database_url.get_secret_value(), cipher, application_name="everbill worker"
     )
@@ -113,7 +124,9 @@ async def run(settings: Settings, role: Role = "all") -> None:
         client = await connect(cipher, identity=f"worker-{os.getpid()}")
         await warn_of_short_retention(client)
         async with contextlib.AsyncExitStack() as stack:
-            for worker in build_workers(client, database, gateways, settings, role):
+            for worker in build_workers(
+                client, database, gateways, settings, role, interceptors=interceptors
+            ):
                 await stack.enter_async_context(worker)
             async with asyncio.TaskGroup() as loops:
                 tasks = [loops.create_task(_until_stopped())]
