@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import typer
@@ -16,7 +15,7 @@ from temporalio.client import Client
 from audit.evidence import Evidence
 from audit.report import run_all
 from audit.truth import SandboxTruth
-from billing.money import Money, format_minor
+from billing.money import format_minor
 from cli import journeys
 from cli.journeys import METHODS, Journey, JourneyFailed, Shop
 from embedded.errors import StackRefused
@@ -26,7 +25,7 @@ from runtime.cipher import Cipher
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
 from storage.database import Database
-from storage.tables import webhook_inbox
+from storage.tables import payments, receipts
 
 
 def demo() -> None:
@@ -104,46 +103,39 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
 
 
 async def _story(told: list[Journey], database: Database) -> Table:
-    table = Table(title="What happened", title_justify="left")
-    for heading in ("gateway", "journey", "payment", "ended", "amount", "time to pay", "webhooks"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "payment")
-    webhooks = await _webhooks(database, [journey.payment["id"] for journey in told])
+    table = Table(title="What happened", title_justify="left", box=None, padding=(0, 1))
+    for heading in ("gateway", "journey", "payment", "ended", "paid in"):
+        table.add_column(heading, no_wrap=True)
+    settled = await _seconds_to_settle(database, [journey.payment["id"] for journey in told])
     for journey in told:
         payment = journey.payment
+        seconds = settled.get(payment["id"])
         table.add_row(
-            f"{payment['gateway']} {payment['method']}",
+            payment["gateway"],
             journey.story,
             payment["id"],
             payment["status"] if journey.held else f"[red]{payment['status']}[/red]",
-            str(Money(amount_minor=payment["amount"], currency=payment["currency"])),
-            _time_to_pay(payment),
-            str(webhooks.get(payment["id"], 0)),
+            "-" if seconds is None else f"{seconds:.2f} s",
         )
     return table
 
 
-async def _webhooks(database: Database, payment_ids: list[str]) -> dict[str, int]:
+async def _seconds_to_settle(database: Database, payment_ids: list[str]) -> dict[str, float]:
+    """From each order's row to its receipt's, by PostgreSQL's clock."""
     async with database.begin() as work:
         rows = await work.connection.execute(
-            select(webhook_inbox.c.payment_id, func.count())
-            .where(webhook_inbox.c.payment_id.in_(payment_ids))
-            .group_by(webhook_inbox.c.payment_id)
+            select(
+                receipts.c.payment_id,
+                func.extract("epoch", receipts.c.recorded_at - payments.c.recorded_at),
+            )
+            .join(payments, payments.c.id == receipts.c.payment_id)
+            .where(receipts.c.payment_id.in_(payment_ids))
         )
-        return {row[0]: row[1] for row in rows}
-
-
-def _time_to_pay(payment: dict[str, Any]) -> str:
-    """From the order to the record of the receipt, as the API tells both."""
-    if payment["paid_at"] is None:
-        return "-"
-    ordered, recorded = (
-        datetime.fromisoformat(payment[field]) for field in ("created_at", "updated_at")
-    )
-    return f"{(recorded - ordered).total_seconds():.2f} s"
+        return {row[0]: float(row[1]) for row in rows}
 
 
 async def _ledger(database: Database) -> Table:
-    table = Table(title="The ledger, all that was ever posted here", title_justify="left")
+    table = Table(title="The ledger, all that was ever posted here", title_justify="left", box=None)
     for heading in ("account", "currency", "balance"):
         table.add_column(heading, justify="right" if heading == "balance" else "left")
     async with database.begin() as work:

@@ -131,7 +131,7 @@ async def declined_then_expired(shop: Shop, gateway: str) -> Journey:
         gateway, "Declined, then left", expires_in_seconds=_ABANDONED_AFTER_SECONDS
     )
     await shop.decline(payment)
-    return Journey("declined, left, expired", await shop.until_ended(payment["id"]), "expired")
+    return Journey("declined, expired", await shop.until_ended(payment["id"]), "expired")
 
 
 async def webhook_first_and_twice(shop: Shop, gateway: str) -> Journey:
@@ -139,9 +139,7 @@ async def webhook_first_and_twice(shop: Shop, gateway: str) -> Journey:
     await shop.fault(payment, "webhook", "before_answer")
     await shop.fault(payment, "webhook", "duplicate", copies=2)
     await shop.pay(payment)
-    return Journey(
-        "webhook before the answer, and twice", await shop.until_ended(payment["id"]), "succeeded"
-    )
+    return Journey("webhook first, x2", await shop.until_ended(payment["id"]), "succeeded")
 
 
 async def paid_while_the_worker_dies(
@@ -155,7 +153,7 @@ async def paid_while_the_worker_dies(
     await asyncio.sleep(_MID_SETTLEMENT_SECONDS / 4)
     await kill_worker()
     ended = await asyncio.gather(*(shop.until_ended(payment["id"]) for payment in payments))
-    return [Journey("paid while the worker is killed", payment, "succeeded") for payment in ended]
+    return [Journey("worker killed", payment, "succeeded") for payment in ended]
 
 
 def _taken(answer: httpx.Response) -> dict[str, Any]:
