@@ -127,6 +127,7 @@ def _forgeries() -> dict[str, bytes]:
         "another order": good.replace(NUMBER.encode(), NUMBER.encode() + b"02"),
         "a field more": good + b"&refund_fee=1",
         "a field twice": good + b"&app_id=2021000000000001",
+        "a field again, without a value": good + b"&app_id=",
         "a second amount in front": b"total_amount=0.01&" + good,
         "truncated": good[: len(good) // 2],
         "signature cut short": good[:-4],
