@@ -240,6 +240,34 @@ async def test_wechat_pay_gives_the_same_instructions_until_the_order_is_closed(
     assert await sandbox.charges() == []
 
 
+async def test_wechat_pay_may_decline_to_close_so_early(
+    sandbox: SandboxProcess, gateways: dict[GatewayName, Gateway]
+) -> None:
+    gateway, order = gateways[GatewayName.WECHATPAY], new_order(PaymentMethod.NATIVE)
+    await opened(gateway, order)
+    await sandbox.fault("wechatpay", "close", "close_too_early")
+    await gateway.close(order)
+    assert (await gateway.query(order)).state is ObservedState.PENDING
+    await gateway.close(order)
+    assert (await gateway.query(order)).state is ObservedState.DEAD
+
+
+async def test_a_probe_before_the_true_webhook_is_refused(
+    sandbox: SandboxProcess,
+    settings: Settings,
+    gateways: dict[GatewayName, Gateway],
+    mailbox: Mailbox,
+) -> None:
+    await sandbox.fault("wechatpay", "webhook", "signtest")
+    order = new_order(PaymentMethod.NATIVE)
+    await paid(sandbox, gateways[GatewayName.WECHATPAY], order)
+    verifier = build_verifiers(settings)[GatewayName.WECHATPAY]
+    probe = await mailbox.delivered.get()
+    assert probe.headers["wechatpay-signature"].startswith("WECHATPAY/SIGNTEST/")
+    with pytest.raises(WebhookRefused):
+        verifier.verify(probe.headers, probe.body, datetime.now(UTC))
+
+
 async def test_alipay_closes_nothing_until_the_payer_came(
     sandbox: SandboxProcess, gateways: dict[GatewayName, Gateway]
 ) -> None:
