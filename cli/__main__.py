@@ -5,9 +5,11 @@ from typing import Final
 
 import typer
 
-from cli import keys
+from cli import keys, review
 from cli.demo import demo
+from cli.doctor import doctor
 from cli.migrate import migrate_command
+from cli.resume import resume
 from cli.up import up
 from embedded.running import adopt_running_stack
 
@@ -21,9 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app)
+app.add_typer(review.app)
 
 app.command("migrate")(migrate_command)
 app.command()(demo)
+app.command()(doctor)
+app.command()(resume)
 app.command()(up)
 
 

@@ -20,7 +20,7 @@ from cli import journeys
 from cli.journeys import METHODS, Journey, JourneyFailed, Shop
 from embedded.errors import StackRefused
 from embedded.options import StackOptions
-from embedded.stack import Stack
+from embedded.stack import Stack, interruptible
 from runtime.cipher import Cipher
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
@@ -46,7 +46,12 @@ async def _demo(console: Console) -> bool:
     announce(
         f"starting PostgreSQL, Temporal, sandbox gateways, worker and API in {options.data_dir}"
     )
-    async with Stack(options, announce) as stack:
+    stack = Stack(options, announce)
+    return bool(await interruptible(_played(stack, console, announce), stack))
+
+
+async def _played(stack: Stack, console: Console, announce: Callable[[str], None]) -> bool:
+    async with stack:
         announce("ready; an application orders, payers pay, decline, leave")
         told = await _journeys(stack, announce)
         cipher = Cipher(EncryptionKeys.parse(stack.environment["EVERBILL_ENCRYPTION_KEYS"]))
