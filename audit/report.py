@@ -38,7 +38,7 @@ class Report:
 
     def table(self) -> Table:
         """One line a promise."""
-        table = Table(title="The promises", title_justify="left", box=None)
+        table = Table(title="The promises", title_justify="left", box=None, pad_edge=False)
         for heading in ("", "promise", "held"):
             table.add_column(heading)
         for number, promise, _ in PROMISES:

@@ -108,7 +108,7 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
 
 
 async def _story(told: list[Journey], database: Database) -> Table:
-    table = Table(title="What happened", title_justify="left", box=None, padding=(0, 1))
+    table = Table(title="What happened", title_justify="left", box=None, pad_edge=False)
     for heading in ("gateway", "journey", "payment", "ended", "paid in"):
         table.add_column(heading, no_wrap=True)
     settled = await _seconds_to_settle(database, [journey.payment["id"] for journey in told])
