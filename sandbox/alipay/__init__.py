@@ -1,6 +1,5 @@
 """Alipay's gateway.do in public-key mode, for direct payments; a `sandbox.core.Provider`."""
 
-import secrets
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,6 +15,7 @@ from sandbox.alipay.terms import PAGE, WAP
 from sandbox.alipay.trades import NAME, Trades
 from sandbox.core import Keys, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
+from sandbox.numbers import digits
 
 __all__ = ["NAME", "make_keys", "orders", "payer", "routes", "settings", "webhook_rules"]
 
@@ -24,8 +24,8 @@ def make_keys() -> Keys:
     app_private_key, app_public_key = rsa.make_key_pair()
     alipay_private_key, alipay_public_key = rsa.make_key_pair()
     return {
-        "app_id": f"2021{_digits(12)}",
-        "seller_id": f"2088{_digits(12)}",
+        "app_id": f"2021{digits(12)}",
+        "seller_id": f"2088{digits(12)}",
         "app_private_key": app_private_key,
         "app_public_key": app_public_key,
         "alipay_private_key": alipay_private_key,
@@ -97,7 +97,3 @@ def webhook_rules(sandbox: Sandbox) -> WebhookRules:
 
 def orders(sandbox: Sandbox, limit: int) -> list[OrderLine]:
     return order_lines(sandbox, Trades(sandbox), limit)
-
-
-def _digits(count: int) -> str:
-    return "".join(secrets.choice("0123456789") for _ in range(count))

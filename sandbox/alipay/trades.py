@@ -16,7 +16,7 @@ from sandbox.alipay.terms import PRECREATE, Terms, read_terms
 from sandbox.beijing import BEIJING
 from sandbox.book import Document
 from sandbox.core import Sandbox
-from sandbox.numbers import split_number
+from sandbox.numbers import digits, split_number
 
 NAME: Final = "alipay"
 ORDER: Final = "alipay_order"
@@ -113,7 +113,7 @@ class Trades:
         if order["visit"] is None and now >= datetime.fromisoformat(order["code_until"]):
             raise TradeError("TRADE_HAS_CLOSE", "二维码已过期")
         order["trade_no"] = (
-            f"{now.astimezone(BEIJING):%Y%m%d}22001{_digits(15)}"  # as long as Alipay's own
+            f"{now.astimezone(BEIJING):%Y%m%d}22001{digits(15)}"  # as long as Alipay's own
         )
         order["trade"] = {
             "status": WAITING,
@@ -121,8 +121,8 @@ class Trades:
             "deadline": terms.deadline(now).isoformat(),
             "paid_at": None,
             "closed_at": None,
-            "buyer_id": f"2088{_digits(12)}",
-            "buyer_logon_id": f"159****{_digits(4)}",
+            "buyer_id": f"2088{digits(12)}",
+            "buyer_logon_id": f"159****{digits(4)}",
             "refunds": [],
         }
         self._book.put(ORDER, order["number"], order)
@@ -212,7 +212,3 @@ def terms_of(order: Document) -> Terms:
 def refunded(order: Document) -> int:
     """The fen given back so far."""
     return sum(int(refund["amount"]) for refund in order["trade"]["refunds"])
-
-
-def _digits(count: int) -> str:
-    return "".join(secrets.choice("0123456789") for _ in range(count))

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sandbox.beijing import BEIJING
 from sandbox.book import Document
 from sandbox.core import Sandbox
-from sandbox.numbers import split_number
+from sandbox.numbers import digits, split_number
 from sandbox.wechatpay.errors import WechatError, order_missing
 from sandbox.wechatpay.notifications import transaction_notification
 from sandbox.wechatpay.parameters import H5, JSAPI, NAME, check_order, check_time, read_expiry
@@ -102,7 +102,7 @@ class Orders:
         now = self._sandbox.clock()
         order |= {
             "state": SUCCESS,
-            "transaction_id": f"4200{_digits(6)}{now.astimezone(BEIJING):%Y%m%d}{_digits(10)}",
+            "transaction_id": f"4200{digits(6)}{now.astimezone(BEIJING):%Y%m%d}{digits(10)}",
             "paid_at": now.isoformat(),
         }
         self._book.put(ORDER, order["number"], order)
@@ -208,7 +208,3 @@ def _check_unpaid(order: Document) -> None:
         raise WechatError(400, "ORDER_CLOSED", "订单已关闭")
     if order["state"] != NOTPAY:
         raise WechatError(400, "ORDERPAID", "该订单已支付")
-
-
-def _digits(count: int) -> str:
-    return "".join(secrets.choice("0123456789") for _ in range(count))

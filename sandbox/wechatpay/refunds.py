@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sandbox.book import Document
 from sandbox.core import Sandbox
-from sandbox.numbers import split_number
+from sandbox.numbers import digits, split_number
 from sandbox.wechatpay.errors import WechatError, order_missing, parameter_error
 from sandbox.wechatpay.notifications import refund_notification
 from sandbox.wechatpay.orders import ORDER, REFUND, SUCCESS, Orders, beijing_rfc3339
@@ -41,7 +41,7 @@ class Refunds:
         refund = {
             "request": body,
             "reference": split_number(order["number"])[0],
-            "refund_id": f"503{order['transaction_id'][-25:]}",
+            "refund_id": f"503{digits(26)}",
             "at": self._sandbox.clock().isoformat(),
         }
         self._book.put(REFUND_KIND, body["out_refund_no"], refund)

@@ -7,8 +7,7 @@ import httpx
 import pytest
 
 from tests.fixtures.sandbox import SandboxProcess
-from tests.sandbox.alipay_merchant import NUMBER, Merchant, in_seconds, terms
-from tests.sandbox.waiting import until
+from tests.sandbox.alipay_merchant import NUMBER, Merchant, terms
 
 PAGE, WAP, APP = "alipay.trade.page.pay", "alipay.trade.wap.pay", "alipay.trade.app.pay"
 
@@ -152,51 +151,6 @@ async def test_a_paid_trade_is_not_closed(merchant: Merchant, sandbox: SandboxPr
     assert (await merchant.query()).node["trade_status"] == "TRADE_SUCCESS"
 
 
-async def test_a_waiting_trade_closes_at_its_time(
-    merchant: Merchant, sandbox: SandboxProcess
-) -> None:
-    code = await scan(merchant, time_expire=in_seconds(2))
-    await sandbox.decline(gateway="alipay", next_action=code)
-
-    async def is_closed() -> bool:
-        return bool((await merchant.query()).node["trade_status"] == "TRADE_CLOSED")
-
-    await until(is_closed)
-    status, detail = await refused(sandbox, "pay", next_action=code)
-    assert (status, "ACQ.TRADE_HAS_CLOSE" in detail) == (409, True)
-    assert await sandbox.charges() == []
-
-
-async def test_what_nobody_scanned_in_time_never_exists(
-    merchant: Merchant, sandbox: SandboxProcess
-) -> None:
-    code = await scan(merchant, time_expire=in_seconds(1))
-    instructions = page(merchant, out_trade_no=f"{NUMBER}02", time_expire=in_seconds(1))
-
-    async def is_over() -> bool:
-        orders = (await sandbox.control.get("/control/orders")).json()["data"]
-        return not any(order["is_open"] for order in orders)
-
-    await until(is_over)
-    for late in (code, instructions):
-        status, detail = await refused(sandbox, "pay", next_action=late)
-        assert (status, "ACQ.TRADE_HAS_CLOSE" in detail) == (409, True)
-    for number in (NUMBER, f"{NUMBER}02"):
-        told = await merchant.query(out_trade_no=number)
-        assert told.node["sub_code"] == "ACQ.TRADE_NOT_EXIST"
-
-
-async def test_timeout_express_counts_from_the_scan(
-    merchant: Merchant, sandbox: SandboxProcess
-) -> None:
-    """Only the trade knows a deadline, and it begins with the payer."""
-    code = await scan(merchant, time_expire=None, timeout_express="1m")
-
-    declined = await sandbox.decline(gateway="alipay", next_action=code)
-
-    assert declined["status"] == "WAIT_BUYER_PAY"
-
-
 @pytest.mark.parametrize(
     ("method", "product_code", "kind"),
     [
@@ -275,7 +229,6 @@ async def test_a_browser_signs_in_pays_and_returns(
     url = page(merchant)["url"]
     async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
         cashier = await browser.get(url)
-        await merchant.query()
         unsigned = await merchant.query()
         signed_in = await browser.post(cashier.url, data={"deed": "begin"})
         waiting = await merchant.query()
