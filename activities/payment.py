@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from activities import observations
 from activities.asking import asking
@@ -47,7 +48,7 @@ class PaymentActivities:
             record = await work.payments.insert(request.order, request.now)
         for _ in range(_REPLACEMENTS_PER_TRY):
             if record.payment.status is not PaymentStatus.CREATED:
-                break
+                return await self._standing(record.payment.id)
             attempt = record.attempts[-1]
             try:
                 outcome = await self._place(record, attempt)
@@ -60,6 +61,11 @@ class PaymentActivities:
                     record = await self._replace(record, attempt, request.now)
                 continue
             record = await self._store_outcome(record, attempt, outcome, request.now)
+        if record.payment.status is PaymentStatus.CREATED:
+            raise ApplicationError(
+                f"the instructions of {_REPLACEMENTS_PER_TRY} attempts in a row were lost",
+                type=InstructionsLost.code,
+            )
         return await self._standing(record.payment.id)
 
     @activity.defn(name="payment.settle")
