@@ -66,6 +66,10 @@ def _document(app: FastAPI, inputs: list[type[BaseModel]]) -> dict[str, Any]:
         [(model, "validation") for model in inputs], ref_template="#/components/schemas/{model}"
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for schema in schemas.values():
+        if "properties" in schema:
+            # Answers leave no field out, whatever default it has.
+            schema["required"] = list(schema["properties"])
     for name, schema in definitions["$defs"].items():
         schemas.setdefault(name, schema)
     for unused in ("HTTPValidationError", "ValidationError"):

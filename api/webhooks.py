@@ -10,6 +10,7 @@ from typing import Any, Final
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.bodies import WEBHOOK_LIMIT_BYTES, read_body
 from api.context import Context, context
@@ -26,7 +27,19 @@ log = structlog.get_logger()
 
 _TEXT: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
 _JSON: Final[dict[str, Any]] = {"application/json": {"schema": {"type": "object"}}}
-_FORM: Final[dict[str, Any]] = {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}
+_FORM: Final[dict[str, Any]] = {
+    "application/x-www-form-urlencoded": {
+        "schema": {
+            "type": "object",
+            "required": ["app_id", "sign", "sign_type"],
+            "properties": {
+                "app_id": {"type": "string"},
+                "sign": {"type": "string"},
+                "sign_type": {"type": "string", "enum": ["RSA2"]},
+            },
+        }
+    }
+}
 
 
 def _documented(
@@ -83,8 +96,15 @@ async def _receive(request: Request, gateway: GatewayName) -> Response:
         return _refuse(verifier, 400, refusal.reason)
     try:
         await _store(wired, gateway, notification, body, now)
-    except Exception:
-        log.exception("webhook_not_stored", gateway=gateway, event_id=notification.event_id)
+    except Exception as problem:
+        is_outage = isinstance(problem, SQLAlchemyError)
+        log.error(
+            "webhook_not_stored",
+            gateway=gateway,
+            event_id=notification.event_id,
+            error=type(problem).__name__,
+            exc_info=not is_outage,
+        )
         return _reply(verifier.refused(503, "not stored; send it again"))
     return _reply(verifier.accepted)
 

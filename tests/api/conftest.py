@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,11 @@ class Stack:
     @property
     def database(self) -> Database:
         return self.context.database
+
+    def having(self, **changes: Any) -> "Stack":
+        """The same with other parts."""
+        context = replace(self.context, **changes)
+        return replace(self, context=context, app=create_app(context))
 
     async def key(self, application: str, *scopes: Scope) -> str:
         async with self.database.begin() as work:
@@ -196,14 +202,22 @@ async def shop(stack: Stack) -> AsyncIterator[Shop]:
 @pytest.fixture
 async def slow_shop(stack: Stack) -> AsyncIterator[Shop]:
     """A shop whose API gives up waiting for an answer almost at once."""
-    hurried = replace(
-        stack.context,
-        commands=Commands(stack.context.client, answer_within=timedelta(milliseconds=400)),
-    )
-    hasty = replace(stack, context=hurried, app=create_app(hurried))
+    hurried = Commands(stack.context.client, answer_within=timedelta(milliseconds=400))
+    hasty = stack.having(commands=hurried)
     name = f"slow-{secrets.token_hex(4)}"
     async with hasty.caller(await stack.key(name, *Scope)) as http:
         yield Shop(name, http, hasty)
+
+
+@pytest.fixture
+async def without_database(stack: Stack, cipher: Cipher) -> AsyncIterator[Stack]:
+    """A stack whose PostgreSQL is gone: nothing listens on its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    database = Database(f"postgresql://nobody:secret@127.0.0.1:{port}/none", cipher)
+    yield stack.having(database=database)
+    await database.dispose()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The codec server: only for the UI's own pages, only under the secret path."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -9,7 +8,6 @@ import pytest
 from google.protobuf import json_format
 from temporalio.api.common.v1 import Payload, Payloads
 
-from api.app import create_app
 from runtime.codec import EncryptionCodec
 from tests.api.conftest import CODEC_SECRET, UI_PORT, Stack
 from tests.api.test_validation import check_problem
@@ -115,7 +113,7 @@ async def test_a_payload_under_a_key_we_lack_is_refused_by_name(stack: Stack) ->
 
 async def test_without_a_setting_there_is_no_codec_server(stack: Stack) -> None:
     settings = stack.settings.model_copy(update={"codec_path": None})
-    bare = create_app(replace(stack.context, settings=settings))
+    bare = stack.having(settings=settings).app
     assert not [path for path in bare.openapi()["paths"] if "codec" in path]
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(bare), base_url="http://everbill.test"

@@ -4,17 +4,13 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import structlog
 from temporalio.client import Client
 
-from api.app import BASE, create_app
+from api.app import BASE
 from api.commands import Commands, NotRunning
 from api.orders import CreatePayment
 from api.pace import Pace
@@ -22,29 +18,12 @@ from billing.messages import Command
 from embedded.temporal import TemporalServer
 from runtime.cipher import Cipher
 from runtime.temporal import encrypting_converter
-from storage.database import Database
 from storage.keys import Scope
 from tests.api.conftest import Shop, Stack, order
 from tests.api.test_validation import check_problem
 from workflows.payment import PaymentWorkflow
 
 ORDER = json.dumps(order())
-
-
-@pytest.fixture
-async def dead_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@pytest.fixture
-async def without_database(shop: Shop, cipher: Cipher, dead_port: int) -> AsyncIterator[Stack]:
-    database = Database(f"postgresql://nobody:secret@127.0.0.1:{dead_port}/none", cipher)
-    yield with_context(shop.stack, database=database)
-    await database.dispose()
 
 
 class Line:
@@ -90,17 +69,10 @@ async def without_temporal(shop: Shop, temporal_server: TemporalServer, cipher: 
     client = await Client.connect(line.address, data_converter=encrypting_converter(cipher))
     await line.cut()
     commands = Commands(client, answer_within=timedelta(milliseconds=500))
-    return with_context(shop.stack, client=client, commands=commands)
+    return shop.stack.having(client=client, commands=commands)
 
 
-def with_context(stack: Stack, **changes: Any) -> Stack:
-    context = replace(stack.context, **changes)
-    return replace(stack, context=context, app=create_app(context))
-
-
-async def test_without_postgresql_callers_are_told_to_come_back(
-    shop: Shop, without_database: Stack
-) -> None:
+async def test_without_postgresql_callers_are_told_to_come_back(without_database: Stack) -> None:
     async with without_database.caller("ebk_any") as caller:
         answer = await caller.get(f"{BASE}/history")
         ready = await caller.get("/readyz")
@@ -140,9 +112,8 @@ async def test_a_lost_process_is_no_answer_to_a_cancel(shop: Shop) -> None:
 async def test_more_than_ten_commands_at_once_are_throttled(slow_shop: Shop) -> None:
     wanted = {"gateway": "stripe", "method": "card", "description": "do not answer"}
     payment = (await slow_shop.create(**wanted)).json()
-    stack = with_context(slow_shop.stack, pace=Pace(0.0))
-    context = replace(stack.context, commands=Commands(stack.context.client))
-    stack = replace(stack, context=context, app=create_app(context))
+    patient = Commands(slow_shop.stack.context.client)
+    stack = slow_shop.stack.having(pace=Pace(0.0), commands=patient)
     async with stack.caller(await stack.key(slow_shop.name, Scope.WRITE)) as caller:
         sent = [
             asyncio.create_task(caller.post(f"{BASE}/{payment['id']}/refresh")) for _ in range(14)

@@ -3,17 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from api.app import BASE, create_app
+from api.app import BASE
 from api.deliveries import Deliveries
-from storage.database import Database, UnitOfWork
 from storage.inbox import InboxEntry
 from tests.api.conftest import Shop, Stack
 from tests.api.notices import Notice, alipay_notice, stripe_notice, wechatpay_notice
@@ -148,20 +144,11 @@ async def test_one_that_is_too_long_is_refused_unread(shop: Shop, gateway: str) 
     assert await stored(shop.stack) == before
 
 
-class UnreachableDatabase(Database):
-    """A database whose connections fail, as when the server is gone."""
-
-    def begin(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        raise OperationalError("BEGIN", None, Exception("connection refused"))
-
-
 @each_gateway
-async def test_one_that_cannot_be_stored_is_to_be_sent_again(shop: Shop, gateway: str) -> None:
-    stack = shop.stack
-    lost = UnreachableDatabase("postgresql://nowhere.invalid/none", stack.context.cipher)
-    context = replace(stack.context, database=lost)
-    cut_off = replace(stack, context=context, app=create_app(context))
-    answer = await post(cut_off, NOTICES[gateway](UNKNOWN))
+async def test_one_that_cannot_be_stored_is_to_be_sent_again(
+    without_database: Stack, gateway: str
+) -> None:
+    answer = await post(without_database, NOTICES[gateway](UNKNOWN))
     assert answer.status_code == 503
     assert is_refusal(gateway, answer)
 
@@ -184,8 +171,7 @@ async def test_no_answer_waits_for_a_delivery(
     stuck = StuckDelivery()
     deliveries = Deliveries(stuck)
     monkeypatch.setattr("api.deliveries._DRAIN_SECONDS", 0.05)
-    context = replace(shop.stack.context, deliveries=deliveries)
-    stack = replace(shop.stack, context=context, app=create_app(context))
+    stack = shop.stack.having(deliveries=deliveries)
     for _ in range(30):
         notice = NOTICES[gateway](UNKNOWN)
         answer = await post(stack, notice)
@@ -201,9 +187,7 @@ async def test_a_gateway_that_is_off_has_no_webhook(shop: Shop, gateway: str) ->
         for name, verifier in shop.stack.context.verifiers.items()
         if name.value != gateway
     }
-    context = replace(shop.stack.context, verifiers=verifiers)
-    stack = replace(shop.stack, context=context, app=create_app(context))
-    answer = await post(stack, NOTICES[gateway](UNKNOWN))
+    answer = await post(shop.stack.having(verifiers=verifiers), NOTICES[gateway](UNKNOWN))
     assert answer.status_code == 404
     assert answer.json()["code"] == "gateway_not_configured"
 
