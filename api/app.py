@@ -1,10 +1,11 @@
 """The API's wiring: settings in, an ASGI application out. Nothing connects at import."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
+import structlog
 from fastapi import APIRouter, FastAPI
 from temporalio.client import Client
 
@@ -31,7 +32,7 @@ from api.request_ids import RequestIds
 from billing.catalog import load_catalog
 from billing.payment import GatewayName
 from gateways.gateway import Capabilities, WebhookVerifier
-from gateways.registry import build_gateways, build_verifiers
+from gateways.registry import build_gateways, build_verifiers, notify_url
 from runtime.cipher import Cipher
 from runtime.settings import Settings
 from runtime.temporal import connect, warn_of_short_retention
@@ -45,6 +46,8 @@ _DESCRIPTION: Final = """Durable payments through Stripe, Alipay and WeChat Pay.
 Amounts are integers in minor units (cents, 分) with an ISO 4217 currency; times are RFC 3339 in
 UTC. Errors are problem details (RFC 9457) with a `code`. A decline is not an HTTP error: see the
 payment's `status` and `failure`."""
+
+log = structlog.get_logger()
 
 
 def wire(
@@ -90,6 +93,7 @@ async def wired(settings: Settings) -> AsyncIterator[Context]:
     try:
         client = await connect(cipher, identity=f"api-{os.getpid()}")
         await warn_of_short_retention(client)
+        tell_webhook_addresses(settings, verifiers)
         context = wire(
             settings,
             client=client,
@@ -102,6 +106,11 @@ async def wired(settings: Settings) -> AsyncIterator[Context]:
         await context.deliveries.drain()
     finally:
         await database.dispose()
+
+
+def tell_webhook_addresses(settings: Settings, on: Iterable[GatewayName]) -> None:
+    """Log where each gateway that is on reaches us: Stripe's is entered in its dashboard."""
+    log.info("webhook_addresses", addresses={name.value: notify_url(settings, name) for name in on})
 
 
 def create_app(context: Context) -> FastAPI:
