@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -54,8 +56,6 @@ async def serve(settings: Settings) -> None:
     async with wired(settings) as context:
         config = uvicorn.Config(
             create_app(context),
-            host=settings.api_host,
-            port=settings.api_port,
             access_log=False,
             log_config=None,
             server_header=False,
@@ -64,7 +64,29 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=_GRACE_SECONDS,
             lifespan="off",
         )
-        await _Server(config, context.feed).serve()
+        with _listening(settings) as listener:
+            await _Server(config, context.feed).serve([listener])
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The port, taken at once. Raises SettingError where somebody else has it."""
+    family = socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.api_host, settings.api_port))
+        except OSError as problem:
+            reason = (
+                "is in use"
+                if problem.errno == errno.EADDRINUSE
+                else f"is refused: {problem.strerror}"
+            )
+            raise SettingError(
+                f"port {settings.api_port} of {settings.api_host} {reason}; choose another with"
+                " EVERBILL_API_PORT, or another address with EVERBILL_API_HOST"
+            ) from None
+        yield listener
 
 
 def main() -> None:

@@ -162,7 +162,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(first=json_values, second=json_values)
 def test_fingerprints_are_equal_for_equal_documents_alone(first: object, second: object) -> None:
     ours = fingerprint_of("POST", "/create", parse_json(json.dumps(first).encode()))

@@ -182,7 +182,7 @@ async def test_only_json_is_taken(shop: Shop, media_type: str | None) -> None:
     assert check_problem(answer, 415)["param"] == "Content-Type"
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(10))
 async def test_card_numbers_are_refused_wherever_they_are_planted(shop: Shop, seed: int) -> None:
     source = random.Random(seed)
     number = card_number(source.choice(["4", "51", "2221", "34", "62"]), 16, source)
