@@ -4,12 +4,10 @@ Every status write is one UPDATE that names the states it may follow, and answer
 that stands afterwards, whoever wrote it.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, RowMapping, case, func, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,7 +19,6 @@ from billing.payment import (
     Failure,
     GatewayName,
     NextAction,
-    NoAction,
     Payment,
     PaymentMethod,
     PaymentStatus,
@@ -32,47 +29,19 @@ from billing.payment import (
 from runtime.cipher import Cipher
 from storage.events import Events
 from storage.paging import Page
+from storage.payment_rows import (
+    AttemptRecord,
+    PaymentRecord,
+    attempt_of,
+    event_data_of,
+    order_of,
+    payment_of,
+    seal_next_action,
+    seal_order,
+)
 from storage.tables import IS_OPEN, IS_UNFINISHED, payment_attempts, payments
 
-_NEXT_ACTION: Final[TypeAdapter[NextAction]] = TypeAdapter(NextAction)
-_NEXT_ACTION_PURPOSE: Final = "payments.next_action"
-_ORDER_PURPOSE: Final = "payments.order_document"
-
-
-@dataclass(frozen=True)
-class AttemptRecord:
-    """One order at a gateway, as far as it is known. `number` is ours, `reference` the gateway's,
-    `gateway_status` its last word."""
-
-    attempt: int
-    gateway: GatewayName
-    method: PaymentMethod
-    number: str
-    state: AttemptState
-    reference: str | None
-    gateway_status: str | None
-    expires_at: datetime
-    opened_at: datetime | None
-
-
-@dataclass(frozen=True)
-class PaymentRecord:
-    """All that is needed to go on with a payment: what everybody sees, what was ordered, and
-    every attempt at it, oldest first."""
-
-    payment: Payment
-    order: PaymentOrder
-    attempts: tuple[AttemptRecord, ...]
-
-    @property
-    def open_attempts(self) -> tuple[AttemptRecord, ...]:
-        return tuple(one for one in self.attempts if one.state is AttemptState.OPEN)
-
-    def attempt(self, number: int) -> AttemptRecord:
-        return next(one for one in self.attempts if one.attempt == number)
-
-    def is_open(self, number: int) -> bool:
-        return self.attempt(number).state is AttemptState.OPEN
+__all__ = ["AttemptRecord", "PaymentRecord", "Payments"]
 
 
 class Payments:
@@ -101,7 +70,7 @@ class Payments:
                 description=order.description,
                 metadata=order.metadata,
                 attempt=1,
-                order_document=self._cipher.seal(order.model_dump_json().encode(), _ORDER_PURPOSE),
+                order_document=seal_order(self._cipher, order),
                 created_at=order.created_at,
                 updated_at=now,
                 expires_at=order.expires_at,
@@ -151,11 +120,9 @@ class Payments:
             .order_by(payment_attempts.c.attempt)
         )
         return PaymentRecord(
-            payment=self._payment(row),
-            order=PaymentOrder.model_validate_json(
-                self._cipher.open(row["order_document"], _ORDER_PURPOSE)
-            ),
-            attempts=tuple(_attempt(one) for one in attempts.mappings()),
+            payment=payment_of(row, self._cipher),
+            order=order_of(row, self._cipher),
+            attempts=tuple(attempt_of(one) for one in attempts.mappings()),
         )
 
     async def add_attempt(
@@ -195,9 +162,7 @@ class Payments:
 
         A payment that has moved on keeps its state, and only the attempt learns its reference.
         """
-        sealed = self._cipher.seal(
-            _NEXT_ACTION.dump_json(next_action), f"{_NEXT_ACTION_PURPOSE}/{payment_id}"
-        )
+        sealed = seal_next_action(self._cipher, payment_id, next_action)
         status = await self._write(
             payment_id,
             PaymentStatus.REQUIRES_ACTION,
@@ -331,7 +296,7 @@ class Payments:
         if created_before is not None:
             query = query.where(payments.c.created_at < created_before)
         rows = await self._connection.execute(query.order_by(payments.c.id.desc()).limit(limit + 1))
-        found = [self._payment(row) for row in rows.mappings()]
+        found = [payment_of(row, self._cipher) for row in rows.mappings()]
         has_more = len(found) > limit
         return Page(
             data=found[:limit],
@@ -401,7 +366,7 @@ class Payments:
             return await self._standing(payment_id)
         self._held.add(payment_id)
         await self._events.append(
-            payment_id, row["application"], f"payment.{to.value}", _event_data(row), now
+            payment_id, row["application"], f"payment.{to.value}", event_data_of(row), now
         )
         return to
 
@@ -422,66 +387,7 @@ class Payments:
             raise PaymentNotFound(f"there is no row of payment {payment_id}")
         return PaymentStatus(status)
 
-    def _payment(self, row: RowMapping) -> Payment:
-        sealed = row["next_action"]
-        return Payment(
-            id=row["id"],
-            type=PaymentType(row["type"]),
-            status=PaymentStatus(row["status"]),
-            amount=row["amount_minor"],
-            currency=row["currency"],
-            amount_refunded=row["amount_refunded_minor"],
-            gateway=GatewayName(row["gateway"]),
-            method=PaymentMethod(row["method"]),
-            user_id=row["user_id"],
-            description=row["description"],
-            metadata=row["metadata"],
-            attempt=row["attempt"],
-            gateway_reference=row["gateway_reference"],
-            next_action=NoAction()
-            if sealed is None
-            else _NEXT_ACTION.validate_json(
-                self._cipher.open(sealed, f"{_NEXT_ACTION_PURPOSE}/{row['id']}")
-            ),
-            failure=row["failure"] and Failure.model_validate(row["failure"]),
-            review=row["review"] and Review.model_validate(row["review"]),
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-            expires_at=row["expires_at"],
-            paid_at=row["paid_at"],
-        )
-
 
 def _not_before(now: datetime) -> ColumnElement[datetime]:
     """An activity that is repeated late brings its old time; the row's never goes back."""
     return func.greatest(payments.c.updated_at, now)
-
-
-def _attempt(row: RowMapping) -> AttemptRecord:
-    return AttemptRecord(
-        attempt=row["attempt"],
-        gateway=GatewayName(row["gateway"]),
-        method=PaymentMethod(row["method"]),
-        number=row["number"],
-        state=AttemptState(row["state"]),
-        reference=row["reference"],
-        gateway_status=row["gateway_status"],
-        expires_at=row["expires_at"],
-        opened_at=row["opened_at"],
-    )
-
-
-def _event_data(row: RowMapping) -> dict[str, Any]:
-    """What a subscriber needs to know of a change; never the payer's instructions."""
-    return {
-        "status": row["status"],
-        "amount": row["amount_minor"],
-        "currency": row["currency"],
-        "gateway": row["gateway"],
-        "method": row["method"],
-        "user_id": row["user_id"],
-        "attempt": row["attempt"],
-        "gateway_reference": row["gateway_reference"],
-        "failure": row["failure"],
-        "review": row["review"],
-    }

@@ -1,0 +1,145 @@
+"""What a payment's rows say, and how instructions and orders are sealed in them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from sqlalchemy import RowMapping
+
+from billing.messages import PaymentOrder
+from billing.payment import (
+    AttemptState,
+    Failure,
+    GatewayName,
+    NextAction,
+    NoAction,
+    Payment,
+    PaymentMethod,
+    PaymentStatus,
+    PaymentType,
+    Review,
+)
+from runtime.cipher import Cipher
+
+_NEXT_ACTION: Final[TypeAdapter[NextAction]] = TypeAdapter(NextAction)
+_ORDER_PURPOSE: Final = "payments.order_document"
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One order at a gateway, as far as it is known. `number` is ours, `reference` the gateway's,
+    `gateway_status` its last word."""
+
+    attempt: int
+    gateway: GatewayName
+    method: PaymentMethod
+    number: str
+    state: AttemptState
+    reference: str | None
+    gateway_status: str | None
+    expires_at: datetime
+    opened_at: datetime | None
+
+
+@dataclass(frozen=True)
+class PaymentRecord:
+    """All that is needed to go on with a payment: what everybody sees, what was ordered, and
+    every attempt at it, oldest first."""
+
+    payment: Payment
+    order: PaymentOrder
+    attempts: tuple[AttemptRecord, ...]
+
+    @property
+    def open_attempts(self) -> tuple[AttemptRecord, ...]:
+        return tuple(one for one in self.attempts if one.state is AttemptState.OPEN)
+
+    def attempt(self, number: int) -> AttemptRecord:
+        return next(one for one in self.attempts if one.attempt == number)
+
+    def is_open(self, number: int) -> bool:
+        return self.attempt(number).state is AttemptState.OPEN
+
+
+def seal_order(cipher: Cipher, order: PaymentOrder) -> bytes:
+    """The order holds who pays: an openid, an address."""
+    return cipher.seal(order.model_dump_json().encode(), _ORDER_PURPOSE)
+
+
+def order_of(row: RowMapping, cipher: Cipher) -> PaymentOrder:
+    """The order as it was given."""
+    return PaymentOrder.model_validate_json(cipher.open(row["order_document"], _ORDER_PURPOSE))
+
+
+def seal_next_action(cipher: Cipher, payment_id: str, action: NextAction) -> bytes:
+    """Sealed for this payment: instructions moved to another row do not open."""
+    return cipher.seal(_NEXT_ACTION.dump_json(action), _next_action_purpose(payment_id))
+
+
+def _next_action(row: RowMapping, cipher: Cipher) -> NextAction:
+    sealed = row["next_action"]
+    if sealed is None:
+        return NoAction()
+    return _NEXT_ACTION.validate_json(cipher.open(sealed, _next_action_purpose(row["id"])))
+
+
+def _next_action_purpose(payment_id: str) -> str:
+    return f"payments.next_action/{payment_id}"
+
+
+def payment_of(row: RowMapping, cipher: Cipher) -> Payment:
+    """The payment as everybody sees it."""
+    return Payment(
+        id=row["id"],
+        type=PaymentType(row["type"]),
+        status=PaymentStatus(row["status"]),
+        amount=row["amount_minor"],
+        currency=row["currency"],
+        amount_refunded=row["amount_refunded_minor"],
+        gateway=GatewayName(row["gateway"]),
+        method=PaymentMethod(row["method"]),
+        user_id=row["user_id"],
+        description=row["description"],
+        metadata=row["metadata"],
+        attempt=row["attempt"],
+        gateway_reference=row["gateway_reference"],
+        next_action=_next_action(row, cipher),
+        failure=row["failure"] and Failure.model_validate(row["failure"]),
+        review=row["review"] and Review.model_validate(row["review"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        expires_at=row["expires_at"],
+        paid_at=row["paid_at"],
+    )
+
+
+def attempt_of(row: RowMapping) -> AttemptRecord:
+    """One attempt as far as it is known."""
+    return AttemptRecord(
+        attempt=row["attempt"],
+        gateway=GatewayName(row["gateway"]),
+        method=PaymentMethod(row["method"]),
+        number=row["number"],
+        state=AttemptState(row["state"]),
+        reference=row["reference"],
+        gateway_status=row["gateway_status"],
+        expires_at=row["expires_at"],
+        opened_at=row["opened_at"],
+    )
+
+
+def event_data_of(row: RowMapping) -> dict[str, Any]:
+    """What a subscriber needs to know of a change; never the payer's instructions."""
+    return {
+        "status": row["status"],
+        "amount": row["amount_minor"],
+        "currency": row["currency"],
+        "gateway": row["gateway"],
+        "method": row["method"],
+        "user_id": row["user_id"],
+        "attempt": row["attempt"],
+        "gateway_reference": row["gateway_reference"],
+        "failure": row["failure"],
+        "review": row["review"],
+    }
