@@ -1,6 +1,7 @@
 """The worker: `python -m worker [--role all|core|gateways]`.
 
-`core` runs workflows, the activities that call no gateway, the webhook loop and the sweep;
+`core` runs workflows, the activities that call no gateway, and the loops: webhooks, the sweep of
+open payments, housekeeping;
 `gateways` runs one activity worker for each configured gateway, on that gateway's own queue.
 """
 
@@ -21,6 +22,7 @@ from temporalio.worker import Interceptor, PollerBehaviorSimpleMaximum, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.delivery import Delivery
+from activities.housekeeping import Housekeeping
 from activities.payment import PaymentActivities
 from activities.resumption import Resumption
 from billing.errors import SettingError
@@ -131,8 +133,11 @@ async def run(
             async with asyncio.TaskGroup() as loops:
                 tasks = [loops.create_task(_until_stopped())]
                 if role in ("all", "core"):
-                    tasks.append(loops.create_task(Delivery(client, database).run()))
-                    tasks.append(loops.create_task(Resumption(client, database).run()))
+                    tasks += [
+                        loops.create_task(Delivery(client, database).run()),
+                        loops.create_task(Resumption(client, database).run()),
+                        loops.create_task(Housekeeping(database).run()),
+                    ]
                 log.info(
                     "worker_ready", role=role, gateways=sorted(name.value for name in gateways)
                 )
@@ -170,6 +175,8 @@ def main() -> None:
         asyncio.run(run(settings, role))
     except SettingError as problem:
         sys.exit(f"everbill worker: {problem}")
+    except RuntimeError as problem:
+        sys.exit(f"everbill worker: Temporal does not answer: {problem}; see TEMPORAL_ADDRESS")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,37 @@
+"""What is kept for a time only: deleted when that time is over, a little at a time."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from storage.claims import CLAIM_LIFE
+from storage.database import Database
+
+INTERVAL_SECONDS: Final = 3600.0
+
+log = structlog.get_logger()
+
+
+class Housekeeping:
+    """Idempotency claims live 30 days; a later repeat of such a key is a new request."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def tidy(self) -> int:
+        """Delete what is over; how many claims that were."""
+        async with self._database.begin() as work:
+            return await work.claims.purge(datetime.now(UTC) - CLAIM_LIFE)
+
+    async def run(self) -> None:
+        """Tidy now and every hour, until cancelled."""
+        while True:
+            try:
+                purged = await self.tidy()
+                if purged:
+                    log.info("claims_purged", claims=purged)
+            except Exception:
+                log.exception("housekeeping_failed")
+            await asyncio.sleep(INTERVAL_SECONDS)
