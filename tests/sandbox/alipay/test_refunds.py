@@ -1,0 +1,110 @@
+"""Refunds and cancels at the sandbox's Alipay."""
+
+from typing import Any
+
+from tests.fixtures.sandbox import SandboxProcess
+from tests.sandbox.alipay.merchant import NUMBER, Merchant, Told
+
+
+async def refund(merchant: Merchant, amount: str, number: str | None) -> Told:
+    business = {"out_trade_no": NUMBER, "refund_amount": amount}
+    if number:
+        business["out_request_no"] = number
+    return await merchant.call("alipay.trade.refund", business)
+
+
+async def ask(merchant: Merchant, number: str) -> dict[str, Any]:
+    told = await merchant.call(
+        "alipay.trade.fastpay.refund.query", {"out_trade_no": NUMBER, "out_request_no": number}
+    )
+    assert told.is_signed
+    return told.node
+
+
+async def test_partial_refunds_add_up(paid: Merchant, sandbox: SandboxProcess) -> None:
+    first = await refund(paid, "9.00", "r1")
+    second = await refund(paid, "10.5", "r2")
+
+    assert (first.node["refund_fee"], first.node["fund_change"]) == ("9.00", "Y")
+    assert (second.node["refund_fee"], second.node["send_back_fee"]) == ("19.50", "10.50")
+    assert (await paid.query()).node["trade_status"] == "TRADE_SUCCESS"
+    [charge] = await sandbox.charges()
+    assert (charge["amount"], charge["refunded"]) == (2900, 1950)
+    told = await ask(paid, "r2")
+    assert (told["refund_status"], told["refund_amount"]) == ("REFUND_SUCCESS", "10.50")
+
+
+async def test_a_repeated_refund_moves_no_money(paid: Merchant, sandbox: SandboxProcess) -> None:
+    await refund(paid, "9.00", "r1")
+
+    again = await refund(paid, "9.00", "r1")
+    other = await refund(paid, "9.01", "r1")
+
+    assert (again.node["refund_fee"], again.node["fund_change"]) == ("9.00", "N")
+    assert other.node["sub_code"] == "ACQ.DISCORDANT_REPEAT_REQUEST"
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [900]
+
+
+async def test_without_a_number_it_is_the_orders_own(paid: Merchant) -> None:
+    first = await refund(paid, "9.00", None)
+    second = await refund(paid, "9.00", None)
+
+    assert (first.node["fund_change"], second.node["fund_change"]) == ("Y", "N")
+    assert (await ask(paid, NUMBER))["refund_amount"] == "9.00"
+
+
+async def test_a_full_refund_closes_the_trade(paid: Merchant, sandbox: SandboxProcess) -> None:
+    await refund(paid, "28.99", "r1")
+    too_much = await refund(paid, "0.02", "r2")
+    await refund(paid, "0.01", "r3")
+
+    told = await paid.query()
+    assert too_much.node["sub_code"] == "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL"
+    assert told.node["trade_status"] == "TRADE_CLOSED"
+    assert told.node["send_pay_date"]
+    assert (await refund(paid, "0.01", "r4")).node["sub_code"] == "ACQ.TRADE_HAS_CLOSE"
+    assert (await refund(paid, "28.99", "r1")).node["fund_change"] == "N"
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [2900]
+
+
+async def test_an_unknown_refund_has_no_status(paid: Merchant) -> None:
+    told = await ask(paid, "nobody")
+
+    assert told == {"code": "10000", "msg": "Success"}
+
+
+async def test_unpaid_trades_are_not_refunded(merchant: Merchant, sandbox: SandboxProcess) -> None:
+    made = await merchant.precreate()
+    before = await refund(merchant, "1.00", "r1")
+    code = {"type": "qr_code", "code_url": made.node["qr_code"]}
+    await sandbox.decline(gateway="alipay", next_action=code)
+
+    assert before.node["sub_code"] == "ACQ.TRADE_NOT_EXIST"
+    assert (await refund(merchant, "1.00", "r1")).node["sub_code"] == "ACQ.TRADE_STATUS_ERROR"
+
+
+async def test_cancel_gives_everything_back(paid: Merchant, sandbox: SandboxProcess) -> None:
+    await refund(paid, "9.00", "r1")
+
+    told = await paid.call("alipay.trade.cancel", {"out_trade_no": NUMBER})
+    again = await paid.call("alipay.trade.cancel", {"out_trade_no": NUMBER})
+
+    assert (told.node["action"], told.node["retry_flag"]) == ("refund", "N")
+    assert "action" not in again.node
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [2900]
+
+
+async def test_cancel_closes_what_waits_and_leaves_what_is_not_there(
+    merchant: Merchant,
+    sandbox: SandboxProcess,
+) -> None:
+    made = await merchant.precreate()
+    nothing = await merchant.call("alipay.trade.cancel", {"out_trade_no": NUMBER})
+    code = {"type": "qr_code", "code_url": made.node["qr_code"]}
+    await sandbox.decline(gateway="alipay", next_action=code)
+
+    told = await merchant.call("alipay.trade.cancel", {"out_trade_no": NUMBER})
+
+    assert (nothing.node["code"], "action" in nothing.node) == ("10000", False)
+    assert told.node["action"] == "close"
+    assert (await merchant.query()).node["trade_status"] == "TRADE_CLOSED"
