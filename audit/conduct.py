@@ -146,6 +146,22 @@ async def nothing_lost(evidence: Evidence) -> list[Finding]:
     findings += [
         Finding(
             6,
+            row["event_id"],
+            f"{row['gateway']}'s webhook was set aside as unmatched, and {row['payment_id']} is"
+            " a payment of ours",
+            f"`refresh` {row['payment_id']} over the API, which asks the gateway",
+        )
+        for row in await evidence.rows(
+            """
+            SELECT webhook_inbox.* FROM webhook_inbox
+            JOIN payments ON payments.id = webhook_inbox.payment_id
+            WHERE webhook_inbox.outcome = 'unmatched'
+            """
+        )
+    ]
+    findings += [
+        Finding(
+            6,
             row["object_id"],
             "it was ordered and has no row",
             "is the worker running? repeat the request under its Idempotency-Key",

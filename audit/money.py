@@ -69,6 +69,7 @@ async def recorded_once(evidence: Evidence) -> list[Finding]:
         for payment_id, attempt in receipts
         if (payment_id, attempt) not in charged and evidence.truth.covers(payment_id)
     ]
+    findings += await _receipts_against_payments(evidence)
     return findings + await _ledger_against_receipts(evidence)
 
 
@@ -84,46 +85,98 @@ def _charge_unlike(charge: Charge, receipt: object, evidence: Evidence) -> Findi
             f"`everbill resume {charge.payment_id}`, or `refresh` it over the API",
         )
     assert isinstance(receipt, dict)
-    told = (charge.amount_minor, charge.currency)
-    kept = (receipt["amount_minor"], receipt["currency"])
+    told = f"{charge.amount_minor} {charge.currency} by {charge.gateway.value}"
+    kept = f"{receipt['amount_minor']} {receipt['currency']} by {receipt['gateway']}"
     if told == kept:
         return None
     return Finding(
         2,
         charge.payment_id,
-        f"the gateway took {told[0]} {told[1]}, the receipt says {kept[0]} {kept[1]}",
+        f"the gateway tells of {told}, the receipt of attempt {charge.attempt} of {kept}",
         "the gateway's answer was not checked: this is a bug; correct it by a ledger transaction",
     )
 
 
+async def _receipts_against_payments(evidence: Evidence) -> list[Finding]:
+    """A receipt is kept for exactly what was ordered, and every attempt that paid has one."""
+    findings = [
+        Finding(
+            2,
+            row["id"],
+            f"{row['ordered']} {row['currency']} were ordered, and a receipt of {row['received']}"
+            f" {row['received_currency']} was kept for it",
+            "the gateway's answer was not checked: this is a bug; compare with the gateway's own"
+            " list",
+        )
+        for row in await evidence.rows(
+            """
+            SELECT payments.id, payments.amount_minor AS ordered, payments.currency,
+                   receipts.amount_minor AS received, receipts.currency AS received_currency
+            FROM payments JOIN receipts ON receipts.payment_id = payments.id AND receipts.kept
+            WHERE (receipts.amount_minor, receipts.currency)
+                  <> (payments.amount_minor, payments.currency)
+            """
+        )
+    ]
+    findings += [
+        Finding(
+            2,
+            row["number"],
+            f"the attempt is {row['state']}, and it has {row['receipts']} receipts",
+            "both are written in one transaction: look for writes past the application",
+        )
+        for row in await evidence.rows(
+            """
+            SELECT attempts.number, attempts.state, count(receipts.attempt) AS receipts
+            FROM payment_attempts AS attempts LEFT JOIN receipts
+            ON receipts.payment_id = attempts.payment_id AND receipts.attempt = attempts.attempt
+            GROUP BY attempts.number, attempts.state
+            HAVING count(receipts.attempt) <> (attempts.state = 'paid')::int
+            """
+        )
+    ]
+    return findings
+
+
 async def _ledger_against_receipts(evidence: Evidence) -> list[Finding]:
+    """Each receipt has the postings it must have, on the accounts it must have them on."""
     rows = await evidence.rows(
         """
         WITH posted AS (
-            SELECT transactions.cause, postings.currency,
-                   sum(postings.amount_minor) FILTER (WHERE postings.amount_minor > 0) AS amount
+            SELECT transactions.cause, accounts.code, postings.currency,
+                   sum(postings.amount_minor) AS amount
             FROM ledger_transactions AS transactions
-            JOIN ledger_postings AS postings ON postings.transaction_id = transactions.id
+            LEFT JOIN ledger_postings AS postings ON postings.transaction_id = transactions.id
+            LEFT JOIN ledger_accounts AS accounts ON accounts.id = postings.account_id
             WHERE transactions.cause LIKE 'receipt/%'
-            GROUP BY transactions.cause, postings.currency
+            GROUP BY transactions.cause, accounts.code, postings.currency
         ), received AS (
-            SELECT 'receipt/' || attempts.number AS cause, receipts.currency,
-                   receipts.amount_minor AS amount
-            FROM receipts JOIN payment_attempts AS attempts
+            SELECT 'receipt/' || attempts.number AS cause, side.code, receipts.currency,
+                   side.sign * receipts.amount_minor AS amount
+            FROM receipts
+            JOIN payment_attempts AS attempts
             ON attempts.payment_id = receipts.payment_id AND attempts.attempt = receipts.attempt
+            CROSS JOIN LATERAL (
+                VALUES (1, 'gateway_clearing:' || receipts.gateway),
+                       (-1, CASE WHEN receipts.kept THEN 'revenue'
+                                 ELSE 'unapplied_receipts:' || receipts.gateway END)
+            ) AS side (sign, code)
         )
-        SELECT coalesce(posted.cause, received.cause) AS cause, posted.amount AS posted,
-               received.amount AS received
-        FROM posted FULL JOIN received
-        ON posted.cause = received.cause AND posted.currency = received.currency
+        SELECT cause, string_agg(
+            coalesce(code, 'no account') || ' has ' || coalesce(posted.amount, 0)
+            || ' where the receipt says ' || coalesce(received.amount, 0), '; ' ORDER BY code
+        ) AS differences
+        FROM posted FULL JOIN received USING (cause, code, currency)
         WHERE posted.amount IS DISTINCT FROM received.amount
+           OR (posted.amount IS NULL AND received.amount IS NULL)
+        GROUP BY cause
         """
     )
     return [
         Finding(
             2,
             row["cause"].removeprefix("receipt/"),
-            f"the ledger has {row['posted'] or 0} for it, the receipt {row['received'] or 0}",
+            f"the ledger tells of other money than the receipt: {row['differences']}",
             "both are written in one transaction: look for writes past the application",
         )
         for row in rows
@@ -170,6 +223,8 @@ async def _rights(evidence: Evidence) -> list[Finding]:
         FROM unnest(CAST(:tables AS text[])) AS name,
              unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
         WHERE has_table_privilege(current_user, name, privilege)
+           OR (privilege IN ('INSERT', 'UPDATE')
+               AND has_any_column_privilege(current_user, name, privilege))
         """,
         tables=list(_LEDGER_TABLES),
     )
