@@ -44,7 +44,7 @@ class Delivery:
     async def deliver(self, entry: InboxEntry) -> None:
         """Deliver one stored event and mark its row; a failure leaves it for the loop."""
         try:
-            outcome = await self._observe(entry)
+            outcome = await self._observe_entry(entry)
         except RPCError as problem:
             log.warning(
                 "webhook_delivery_postponed",
@@ -81,14 +81,12 @@ class Delivery:
         await asyncio.gather(*(one(entry) for entry in entries))
         return len(entries)
 
-    async def _observe(self, entry: InboxEntry) -> InboxOutcome | None:
-        """Tell whoever must know; None while the payment is claimed but not yet there."""
-        if entry.payment_id is None:
-            return InboxOutcome.IGNORED
-        report = GatewayReport(
-            event_id=f"{entry.gateway.value}/{entry.event_id}", event_type=entry.event_type
-        )
-        handle = self._client.get_workflow_handle(entry.payment_id)
+    async def observe(self, payment_id: str, report: GatewayReport) -> InboxOutcome | None:
+        """Have the gateway asked about a payment: by its workflow, or by one for afterwards.
+
+        None while the payment is claimed but not yet there. Raises RPCError.
+        """
+        handle = self._client.get_workflow_handle(payment_id)
         try:
             await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
         except RPCError as problem:
@@ -96,7 +94,17 @@ class Delivery:
                 raise
         else:
             return InboxOutcome.DELIVERED
-        return await self._observe_afterwards(entry.payment_id, report)
+        return await self._observe_afterwards(payment_id, report)
+
+    async def _observe_entry(self, entry: InboxEntry) -> InboxOutcome | None:
+        if entry.payment_id is None:
+            return InboxOutcome.IGNORED
+        return await self.observe(
+            entry.payment_id,
+            GatewayReport(
+                event_id=f"{entry.gateway.value}/{entry.event_id}", event_type=entry.event_type
+            ),
+        )
 
     async def _observe_afterwards(
         self, payment_id: str, report: GatewayReport

@@ -4,11 +4,15 @@ Bounded: what is not handed on here, the worker's loop delivers from the inbox w
 """
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Final, Protocol
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from temporalio.service import RPCError
 
-from storage.inbox import InboxEntry
+from billing.messages import GatewayReport
+from storage.inbox import InboxEntry, InboxOutcome
 
 _CONCURRENT: Final = 20
 _BACKLOG: Final = 1000
@@ -18,9 +22,11 @@ log = structlog.get_logger()
 
 
 class Delivering(Protocol):
-    """What `activities.delivery.Delivery` does with one entry."""
+    """What `activities.delivery.Delivery` does with one entry, or one question."""
 
     async def deliver(self, entry: InboxEntry) -> None: ...
+
+    async def observe(self, payment_id: str, report: GatewayReport) -> InboxOutcome | None: ...
 
 
 class Deliveries:
@@ -33,9 +39,17 @@ class Deliveries:
 
     def hand_on(self, entry: InboxEntry) -> None:
         """Deliver soon, without waiting for it; with too many under way, leave it to the loop."""
+        self._begin(self._deliver(entry))
+
+    def ask_again(self, payment_id: str, request_id: str) -> None:
+        """Have the gateway asked soon about a payment that has ended; without waiting for it."""
+        self._begin(self._ask_again(payment_id, request_id))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
         if len(self._under_way) >= _BACKLOG:
+            work.close()
             return
-        task = asyncio.create_task(self._deliver(entry))
+        task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -47,6 +61,14 @@ class Deliveries:
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
+
+    async def _ask_again(self, payment_id: str, request_id: str) -> None:
+        report = GatewayReport(event_id=f"refresh/{request_id}", event_type="refresh")
+        async with self._slots:
+            try:
+                await self._delivery.observe(payment_id, report)
+            except (RPCError, SQLAlchemyError) as problem:
+                log.warning("refresh_lost", payment_id=payment_id, error=type(problem).__name__)
 
     async def _deliver(self, entry: InboxEntry) -> None:
         async with self._slots:

@@ -168,6 +168,7 @@ async def refresh(
             429, "too_many_refreshes", "a payment is refreshed at most once every 2 seconds"
         )
     if found.payment.status.is_terminal:
+        context(request).deliveries.ask_again(payment_id, request.state.request_id)
         return _answer(200, found.payment).response()
     payment = await _command(
         request,

@@ -111,8 +111,9 @@ class PaymentWorkflow:
 
     @workflow.update
     async def review(self, decision: ReviewDecision) -> Payment:
-        """The payment after the operator's decision; unchanged if nobody parked it."""
-        if self._is_parked and self._review is None:
+        """The payment after the operator's decision; unchanged if it is not parked (any more)."""
+        await workflow.wait_condition(lambda: self._standing is not None and self._review is None)
+        if self._is_parked:
             self._review = decision
             mine = self._reviewed + 1
             await workflow.wait_condition(lambda: self._reviewed >= mine)

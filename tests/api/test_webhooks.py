@@ -10,7 +10,8 @@ import pytest
 
 from api.app import BASE
 from api.deliveries import Deliveries
-from storage.inbox import InboxEntry
+from billing.messages import GatewayReport
+from storage.inbox import InboxEntry, InboxOutcome
 from tests.api.conftest import Shop, Stack
 from tests.api.notices import Notice, alipay_notice, stripe_notice, wechatpay_notice
 
@@ -162,6 +163,9 @@ class StuckDelivery:
     async def deliver(self, entry: InboxEntry) -> None:
         self.begun += 1
         await asyncio.Event().wait()
+
+    async def observe(self, payment_id: str, report: GatewayReport) -> InboxOutcome | None:
+        raise AssertionError("nobody refreshes here")
 
 
 @each_gateway

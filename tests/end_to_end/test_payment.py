@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from temporalio.api.history.v1 import History
 from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
 
 from tests.fixtures.house import METHODS, House
 
@@ -165,3 +166,21 @@ async def test_nothing_readable_in_the_history(house: House) -> None:
     assert "readable" not in text
     assert payment["next_action"]["client_secret"] not in text
     await house.command(payment["id"], "cancel")
+
+
+async def test_refresh_of_an_ended_payment_asks_again(house: House) -> None:
+    """Canceled, closed at the gateway, and nobody reports: the return page's refresh does."""
+    payment = await house.create("wechatpay")
+    await house.command(payment["id"], "cancel")
+    await house.client.get_workflow_handle(payment["id"]).result()
+    answer = await house.command(payment["id"], "refresh")
+    assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+    after = house.client.get_workflow_handle(f"{payment['id']}/after")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await after.result()
+                break
+            except RPCError:
+                await asyncio.sleep(0.1)
+    assert (await house.read(payment["id"]))["status"] == "canceled"

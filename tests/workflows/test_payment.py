@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import itertools
-import shutil
+import sysconfig
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
@@ -106,7 +107,7 @@ class Bench:
 @pytest.fixture
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
     async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=shutil.which("temporal-test-server"),
+        test_server_existing_path=str(Path(sysconfig.get_path("scripts")) / "temporal-test-server"),
         data_converter=pydantic_data_converter,
     ) as started:
         await attributes_registered(started)
