@@ -161,25 +161,29 @@ async def test_migrate_api_and_worker(
     migrated = _run(command, settings, project)
     assert (migrated.returncode, migrated.stdout) == (0, "The schema is at head.\n")
 
-    for service in ("api", "worker"):
-        command, settings = process(service)
-        health = services()[service]["healthcheck"]["test"]
-        assert health[0] == "CMD"
-        check = [here(word) for word in health[1:]]
-        log = tmp_path / f"{service}.log"
-        with _running(command, settings, project, log) as running:
+    with contextlib.ExitStack() as stack:
+        running, logs = {}, {}
+        for service in ("api", "worker"):
+            logs[service] = tmp_path / f"{service}.log"
+            running[service] = stack.enter_context(
+                _running(*process(service), project, logs[service])
+            )
+        for service, one in running.items():
 
-            async def is_well(
-                check: list[str] = check,
-                settings: dict[str, str] = settings,
-                running: subprocess.Popen[bytes] = running,
-            ) -> bool:
-                is_healthy = _run(check, settings, project).returncode == 0
-                return is_healthy and _catches(running.pid, signal.SIGTERM)
+            async def is_well(service: str = service, pid: int = one.pid) -> bool:
+                health = services()[service]["healthcheck"]["test"]
+                assert health[0] == "CMD"
+                check = [here(word) for word in health[1:]]
+                return (
+                    _catches(pid, signal.SIGTERM)
+                    and _run(check, process(service)[1], project).returncode == 0
+                )
 
-            await wait_until(is_well, running, log)
-            running.send_signal(signal.SIGTERM)
-            assert running.wait(_WAIT_SECONDS) == 0, log.read_text()
+            await wait_until(is_well, one, logs[service])
+        for one in running.values():
+            one.send_signal(signal.SIGTERM)
+        for service, one in running.items():
+            assert one.wait(_WAIT_SECONDS) == 0, logs[service].read_text()
 
 
 def _run(
