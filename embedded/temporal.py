@@ -52,6 +52,8 @@ class TemporalServer:
     ui_port: int | None = None
     codec_endpoint: str | None = None
     """Where the UI has payloads decoded; it is called by the browser."""
+    more_namespaces: tuple[str, ...] = ()
+    """Beside the default one, with the same search attributes."""
 
     @property
     def address(self) -> str:
@@ -67,6 +69,7 @@ class TemporalServer:
             "--log-level": "warn",
         }
         command = [str(binary()), "server", "start-dev", *_flat(options.items())]
+        command += _flat(("--namespace", name) for name in self.more_namespaces)
         command += _flat(("--sqlite-pragma", pragma) for pragma in _SQLITE_PRAGMAS)
         command += _flat(("--dynamic-config-value", entry) for entry in _DYNAMIC_CONFIG)
         command += _flat(

@@ -144,7 +144,7 @@ async def stack_database(
 @pytest.fixture(scope="package")
 async def temporal_client(temporal_server: TemporalServer, cipher: Cipher) -> Client:
     return await Client.connect(
-        temporal_server.address, data_converter=encrypting_converter(cipher)
+        temporal_server.address, namespace="api", data_converter=encrypting_converter(cipher)
     )
 
 

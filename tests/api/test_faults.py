@@ -66,7 +66,9 @@ async def without_temporal(shop: Shop, temporal_server: TemporalServer, cipher: 
     """A stack whose Temporal was there when it started and is gone."""
     line = Line(temporal_server.address)
     await line.open()
-    client = await Client.connect(line.address, data_converter=encrypting_converter(cipher))
+    client = await Client.connect(
+        line.address, namespace="api", data_converter=encrypting_converter(cipher)
+    )
     await line.cut()
     commands = Commands(client, answer_within=timedelta(milliseconds=500))
     return shop.stack.having(client=client, commands=commands)
