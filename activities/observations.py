@@ -116,6 +116,7 @@ async def _receive(
         now=now,
     )
     await work.payments.set_attempt(payment_id, order.attempt, state=AttemptState.PAID, now=now)
+    await _strike_undead(work, found, order, now)
     if not is_new:
         return
     credited = "revenue" if kept else f"unapplied_receipts:{order.gateway.value}"
@@ -173,8 +174,8 @@ async def _bury(
     await work.payments.set_attempt(
         found.payment.id, order.attempt, state=AttemptState.DEAD, now=now
     )
-    others = [other for other in found.open_attempts if other.attempt != order.attempt]
-    if others or not is_moving:
+    await _strike_undead(work, found, order, now)
+    if not _is_last_alive(found, order) or not is_moving:
         return
     if found.payment.status is PaymentStatus.CREATED:
         return
@@ -189,6 +190,18 @@ async def _bury(
             now=now,
         )
     await _answer_call(work, found, now)
+
+
+def _is_last_alive(found: PaymentRecord, order: AttemptRecord) -> bool:
+    return all(other.attempt == order.attempt for other in found.open_attempts)
+
+
+async def _strike_undead(
+    work: UnitOfWork, found: PaymentRecord, order: AttemptRecord, now: datetime
+) -> None:
+    """The last attempt of an ended payment is over after all: nobody need ask the gateway."""
+    if found.payment.status.is_terminal and _is_last_alive(found, order):
+        await work.attention.resolve(found.payment.id, now, "attempt_not_dead")
 
 
 async def _await(

@@ -11,6 +11,7 @@ from billing.identifiers import attempt_number
 from billing.messages import (
     ClosePayment,
     EndPayment,
+    FlagPayment,
     OpenPayment,
     ReviewAction,
     ReviewDecision,
@@ -309,6 +310,19 @@ class TestClose:
         assert await desk.receipts() == []
         await desk.settle(thorough=True)
         assert [receipt.kept for receipt in await desk.receipts()] == [False]
+
+    async def test_an_attempt_that_dies_at_last_calls_nobody_any_more(self, desk: Desk) -> None:
+        await desk.open()
+        desk.gateway.dies_when_closed = False
+        await desk.close(PaymentStatus.CANCELED)
+        await desk.activities.flag(
+            FlagPayment(payment_id=PAYMENT_ID, reason="attempt_not_dead", detail="-", now=NOW)
+        )
+        assert await desk.waiting() == ["attempt_not_dead"]
+        desk.gateway.states[1] = ObservedState.DEAD
+        standing = await desk.close(None)
+        assert standing.open_attempts == ()
+        assert not standing.needs_attention
 
     async def test_closed_by_an_operator(self, desk: Desk) -> None:
         await TestSettle().test_another_amount_parks_and_posts_nothing(desk)
