@@ -96,35 +96,48 @@ async def _overdue(evidence: Evidence) -> list[Finding]:
 
 
 async def _without_workflow(evidence: Evidence) -> list[Finding]:
-    assert evidence.client is not None
+    """A payment may end between two looks at it; so whoever has no workflow is looked at again."""
+    suspects = [
+        payment_id
+        for payment_id in await _that_need_workflows(evidence)
+        if not await _runs(evidence, payment_id)
+    ]
+    still = set(await _that_need_workflows(evidence)) if suspects else set()
+    return [
+        Finding(
+            5,
+            payment_id,
+            "it may still be paid, and no workflow of it runs",
+            f"`everbill resume {payment_id}`",
+        )
+        for payment_id in suspects
+        if payment_id in still
+    ]
+
+
+async def _that_need_workflows(evidence: Evidence) -> list[str]:
     rows = await evidence.rows(
         """
         SELECT id FROM payments WHERE status <> ALL(:ends) AND recorded_at < :latest
         UNION
         SELECT payment_id FROM payment_attempts WHERE state = 'open' AND recorded_at < :latest
+        ORDER BY id
         """,
         ends=list(_TERMINAL),
         latest=evidence.now - evidence.under_way,
     )
-    findings = []
-    for row in rows:
-        try:
-            description = await evidence.client.get_workflow_handle(row["id"]).describe()
-            is_running = description.status is WorkflowExecutionStatus.RUNNING
-        except RPCError as problem:
-            if problem.status is not RPCStatusCode.NOT_FOUND:
-                raise
-            is_running = False
-        if not is_running:
-            findings.append(
-                Finding(
-                    5,
-                    row["id"],
-                    "it may still be paid, and no workflow of it runs",
-                    f"`everbill resume {row['id']}`",
-                )
-            )
-    return findings
+    return [row["id"] for row in rows]
+
+
+async def _runs(evidence: Evidence, payment_id: str) -> bool:
+    assert evidence.client is not None
+    try:
+        description = await evidence.client.get_workflow_handle(payment_id).describe()
+    except RPCError as problem:
+        if problem.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return False
+    return description.status is WorkflowExecutionStatus.RUNNING
 
 
 async def nothing_lost(evidence: Evidence) -> list[Finding]:

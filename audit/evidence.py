@@ -51,7 +51,11 @@ class GatewayTruth(Protocol):
 
 @dataclass(frozen=True)
 class Evidence:
-    """One look at everything. `under_way` is zero where nothing can be on its way any more."""
+    """One look at everything. `under_way` is zero where nothing can be on its way any more.
+
+    On a live system `now` is the moment before the gateways were asked for `charges`: what was
+    recorded since then they could not have told of.
+    """
 
     database: Database
     charges: Sequence[Charge]

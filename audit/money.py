@@ -66,8 +66,10 @@ async def recorded_once(evidence: Evidence) -> list[Finding]:
             f"there is a receipt of attempt {attempt}, and the gateway knows of no such money",
             "ask the gateway by its number; a receipt never comes from anything but its answer",
         )
-        for payment_id, attempt in receipts
-        if (payment_id, attempt) not in charged and evidence.truth.covers(payment_id)
+        for (payment_id, attempt), receipt in receipts.items()
+        if (payment_id, attempt) not in charged
+        and receipt["recorded_at"] <= evidence.now
+        and evidence.truth.covers(payment_id)
     ]
     findings += await _receipts_against_payments(evidence)
     return findings + await _ledger_against_receipts(evidence)

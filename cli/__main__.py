@@ -12,6 +12,7 @@ from cli.migrate import migrate_command
 from cli.resume import resume
 from cli.up import up
 from embedded.running import adopt_running_stack
+from runtime.logs import configure_logs
 
 _STAND_ALONE: Final = {"up", "demo", "migrate"}
 """Commands that take their settings as given, and do not look for a stack that runs here."""
@@ -33,6 +34,8 @@ app.command()(up)
 
 
 def main() -> None:
+    # A command tells a person in words what it does; on standard error only what goes wrong.
+    configure_logs("everbill", "WARNING")
     if not _STAND_ALONE.intersection(sys.argv[1:2]):
         adopt_running_stack()
     app(prog_name="everbill")

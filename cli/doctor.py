@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,15 +15,30 @@ from sqlalchemy import text
 from audit.evidence import Evidence, GatewayTruth
 from audit.report import run_all
 from audit.truth import GatewayQueryTruth, SandboxTruth
+from billing.errors import SettingError
 from cli.session import Session, run
 from gateways.registry import build_gateways, configured_gateways
 from runtime.settings import Settings
+
+
+class Source(StrEnum):
+    """Who is asked what was taken."""
+
+    SANDBOX = "sandbox"
+    QUERY = "query"
 
 
 def doctor(
     window_hours: Annotated[
         int, typer.Option(min=1, help="Ask gateways about payments of the last so many hours.")
     ] = 24,
+    gateway_truth: Annotated[
+        Source | None,
+        typer.Option(
+            help="`sandbox`: its book, for every payment; `query`: each gateway, payment by"
+            " payment. Without: the sandbox's book where every gateway is the sandbox."
+        ),
+    ] = None,
     log: Annotated[
         list[Path] | None, typer.Option(exists=True, help="A log file to read; may be repeated.")
     ] = None,
@@ -30,17 +46,19 @@ def doctor(
     """Check every promise on the live system; exit 1 if one does not hold, and say what to do."""
 
     async def examine(session: Session) -> bool:
-        return await _examine(session, timedelta(hours=window_hours), log or [])
+        return await _examine(session, timedelta(hours=window_hours), gateway_truth, log or [])
 
     run("doctor", examine)
 
 
-async def _examine(session: Session, window: timedelta, logs: Sequence[Path]) -> bool:
+async def _examine(
+    session: Session, window: timedelta, source: Source | None, logs: Sequence[Path]
+) -> bool:
     console = Console(soft_wrap=True)
     now = datetime.now(UTC)
     async with contextlib.AsyncExitStack() as stack:
         progress = stack.enter_context(Progress(console=console, transient=True))
-        truth = await _truth(session, now - window, stack, progress)
+        truth = await _truth(session, now - window, source, stack, progress)
         charges = await truth.charges()
         task = progress.add_task("checking", total=None)
         report = await run_all(
@@ -72,11 +90,17 @@ async def _examine(session: Session, window: timedelta, logs: Sequence[Path]) ->
 
 
 async def _truth(
-    session: Session, since: datetime, stack: contextlib.AsyncExitStack, progress: Progress
+    session: Session,
+    since: datetime,
+    source: Source | None,
+    stack: contextlib.AsyncExitStack,
+    progress: Progress,
 ) -> GatewayTruth:
     """The sandbox's own book where every gateway is the sandbox; else what each one answers."""
     sandbox = _sandbox_url(session.settings)
-    if sandbox is not None:
+    if source is Source.SANDBOX and sandbox is None:
+        raise SettingError("--gateway-truth sandbox: a gateway here is not the sandbox")
+    if sandbox is not None and source is not Source.QUERY:
         return SandboxTruth(sandbox)
     async with session.database.begin() as work:
         rows = await work.connection.execute(

@@ -1,13 +1,17 @@
 """`everbill review`: what waits for a person, and the person's decision."""
 
 import getpass
+from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
+from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.service import RPCError, RPCStatusCode
 
-from billing.errors import PaymentNotFound, PaymentNotUnderReview
+from billing.cards import contains_card_number
+from billing.errors import BillingError, PaymentNotFound, PaymentNotUnderReview
 from billing.messages import ReviewAction, ReviewDecision
-from billing.payment import PaymentStatus
+from billing.payment import Payment, PaymentStatus
 from cli.session import Session, run
 from workflows.payment import PaymentWorkflow
 
@@ -15,6 +19,10 @@ _RETURN_NEEDS_REFUNDS: Final = (
     "`return` needs refunds, which this version does not have yet: send the money back at the"
     " gateway, then `close`"
 )
+
+_LONGEST_REASON: Final = 500
+# Asking the gateway again may take a minute, where it does not answer.
+_ANSWER_WITHIN: Final = timedelta(seconds=90)
 
 app = typer.Typer(name="review", help="Payments that wait for a person.", no_args_is_help=True)
 
@@ -40,7 +48,7 @@ def list_waiting() -> None:
 def decide(
     payment_id: str,
     action: ReviewAction,
-    reason: Annotated[str, typer.Option(help="Kept with the decision.", min=1)],
+    reason: Annotated[str, typer.Option(help="Kept with the decision.")],
     gateway_number: Annotated[
         str | None, typer.Option(help="The gateway's own number of the payment, as evidence.")
     ] = None,
@@ -49,9 +57,11 @@ def decide(
     if action is ReviewAction.RETURN:
         typer.echo(f"everbill review: {_RETURN_NEEDS_REFUNDS}", err=True)
         raise typer.Exit(1)
+    if gateway_number is not None and action is not ReviewAction.RETRY:
+        raise typer.BadParameter("it is evidence for `retry` alone", param_hint="--gateway-number")
     decision = ReviewDecision(
         action=action,
-        reason=reason,
+        reason=_presentable(reason),
         reviewed_by=f"login:{getpass.getuser()}",
         gateway_number=gateway_number,
     )
@@ -65,9 +75,38 @@ def decide(
             raise PaymentNotUnderReview(
                 f"{payment_id} is {record.payment.status.value}: nobody has to decide on it"
             )
-        handle = session.client.get_workflow_handle_for(PaymentWorkflow.run, payment_id)
-        payment = await handle.execute_update(PaymentWorkflow.review, decision)
+        payment = await _decided(session, payment_id, decision)
         typer.echo(f"{payment_id} is now {payment.status.value}.")
         return True
 
     run("review", send)
+
+
+def _presentable(reason: str) -> str:
+    """As the API takes it: something, not too long, and no card number. Raises BadParameter."""
+    if not reason.strip() or len(reason) > _LONGEST_REASON or not reason.isprintable():
+        raise typer.BadParameter(
+            f"expected 1 to {_LONGEST_REASON} printable characters", param_hint="--reason"
+        )
+    if contains_card_number(reason):
+        raise typer.BadParameter("it holds a card number; leave it out", param_hint="--reason")
+    return reason
+
+
+async def _decided(session: Session, payment_id: str, decision: ReviewDecision) -> Payment:
+    handle = session.client.get_workflow_handle_for(PaymentWorkflow.run, payment_id)
+    try:
+        return await handle.execute_update(
+            PaymentWorkflow.review, decision, rpc_timeout=_ANSWER_WITHIN
+        )
+    except WorkflowUpdateRPCTimeoutOrCancelledError:
+        raise BillingError(
+            f"no answer within {_ANSWER_WITHIN.seconds} s: is a worker running? `everbill review"
+            " list` tells whether the decision was carried out"
+        ) from None
+    except RPCError as problem:
+        if problem.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        raise BillingError(
+            f"no workflow of {payment_id} runs: `everbill resume {payment_id}`, then decide again"
+        ) from None

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import typer
+from sqlalchemy.exc import InterfaceError, OperationalError
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from billing.errors import BillingError, SettingError
 from runtime.cipher import Cipher
@@ -49,6 +51,14 @@ def run(command: str, work: Callable[[Session], Awaitable[bool]]) -> None:
         _refuse(command, str(problem))
     except BillingError as problem:
         _refuse(command, problem.detail)
+    except (OperationalError, InterfaceError) as problem:
+        _refuse(command, f"PostgreSQL does not answer, see DATABASE_URL: {problem.orig}")
+    except RPCError as problem:
+        _refuse(
+            command,
+            f"Temporal refuses ({problem.status.name}): {problem.message}; see TEMPORAL_ADDRESS"
+            " and TEMPORAL_NAMESPACE",
+        )
     except RuntimeError as problem:
         _refuse(command, f"Temporal does not answer: {problem}; see TEMPORAL_ADDRESS")
     else:

@@ -1,12 +1,14 @@
 """The checker's teeth for promises 1 to 4 and 8: each violation is planted, and it alone found."""
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from audit.evidence import Charge
+from audit.evidence import Charge, Evidence
+from audit.money import recorded_once
 from billing.payment import GatewayName
+from storage.database import Database
 from tests.audit.conftest import Broken, Plant
 from tests.audit.record import LONG_AGO, CleanRecord
 
@@ -73,6 +75,18 @@ class TestRecordedOnce:
     async def test_a_receipt_without_money(self, broken: Broken, clean: CleanRecord) -> None:
         clean.truth.taken.remove(clean.truth.charge_of(clean.paid))
         assert await broken() == [(2, clean.paid)]
+
+    async def test_a_receipt_since_the_gateways_were_asked(
+        self, clean: CleanRecord, database: Database
+    ) -> None:
+        clean.truth.taken.remove(clean.truth.charge_of(clean.paid))
+        evidence = Evidence(
+            database=database,
+            charges=await clean.truth.charges(),
+            truth=clean.truth,
+            now=datetime.now(UTC) - timedelta(minutes=1),
+        )
+        assert await recorded_once(evidence) == []
 
     async def test_nothing_is_said_of_what_the_gateway_was_not_asked(
         self, broken: Broken, clean: CleanRecord

@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
@@ -124,6 +125,25 @@ async def test_a_payment_of_this_minute_may_be_on_its_way_to_temporal(
         f"UPDATE payments SET recorded_at = now() WHERE id = '{waiting}'",
         f"UPDATE payment_attempts SET recorded_at = now() WHERE payment_id = '{waiting}'",
     )
+    assert await processes.broken() == []
+
+
+async def test_a_payment_that_ends_while_it_is_looked_at(
+    processes: Processes, plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = processes.clean.waiting
+    real = processes.client.get_workflow_handle
+
+    def ended_meanwhile(workflow_id: str) -> WorkflowHandle[Any, Any]:
+        if workflow_id == waiting:
+            plant(f"UPDATE payment_attempts SET state = 'dead' WHERE payment_id = '{waiting}'")
+            plant(
+                f"UPDATE payments SET status = 'failed', next_action = NULL WHERE id = '{waiting}'"
+            )
+        return real(workflow_id)
+
+    await processes.terminate(waiting)
+    monkeypatch.setattr(processes.client, "get_workflow_handle", ended_meanwhile)
     assert await processes.broken() == []
 
 

@@ -1,6 +1,9 @@
 """docker-compose.yml as Compose reads it: services, and their environments filled in."""
 
+import os
 import re
+import subprocess
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+_JOB_SECONDS = 60
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)(?::([-?])([^}]*))?\}")
 
 
@@ -55,3 +59,23 @@ def seconds(duration: str) -> int:
     """Compose's own way of writing a duration, of seconds alone."""
     assert duration.endswith("s")
     return int(duration.removesuffix("s"))
+
+
+def make_namespace(address: str, name: str) -> None:
+    """Do the namespace job's work on a server of ours."""
+    scripts = sysconfig.get_path("scripts")
+    done = subprocess.run(
+        ["/bin/sh", ROOT / "deploy" / "temporal" / "namespace.sh"],
+        env={
+            "PATH": f"{scripts}:{os.environ['PATH']}",
+            "HOME": "/nonexistent",
+            "TEMPORAL_ADDRESS": address,
+            "TEMPORAL_NAMESPACE": name,
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_JOB_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 from base64 import b64encode
@@ -28,7 +27,7 @@ from embedded.postgres import STOP_SIGNAL, PostgresServer, installed_binaries
 from embedded.temporal import RETENTION, TemporalServer
 from runtime import attributes
 from storage.provision import GROUP, LOGIN, OWNER
-from tests.deploy.compose import ROOT, environment, services
+from tests.deploy.compose import ROOT, environment, make_namespace, services
 from tests.fixtures.servers import running_server, wait_until
 
 SCHEMA_JOB = ROOT / "deploy" / "temporal" / "schema.sh"
@@ -73,18 +72,8 @@ async def postgres(dotenv: dict[str, str]) -> AsyncIterator[PostgresServer]:
 async def namespace(temporal_server: TemporalServer) -> str:
     """The namespace job's work, done twice."""
     name = f"everbill-{secrets.token_hex(4)}"
-    script = ROOT / "deploy" / "temporal" / "namespace.sh"
     for _ in range(2):
-        done = _run(
-            ["/bin/sh", script],
-            {
-                "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
-                "HOME": "/nonexistent",
-                "TEMPORAL_ADDRESS": temporal_server.address,
-                "TEMPORAL_NAMESPACE": name,
-            },
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        make_namespace(temporal_server.address, name)
     return name
 
 

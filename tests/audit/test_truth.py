@@ -1,0 +1,90 @@
+"""Two ways to learn what gateways took, which must agree."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from audit.evidence import Charge
+from audit.truth import GatewayQueryTruth, SandboxTruth
+from billing.errors import OutcomeUnknown
+from billing.payment import GatewayName
+from embedded.launch import free_port
+from tests.fixtures.house import METHODS, House
+
+
+async def sandbox_charges(house: House, *payment_ids: str) -> list[Charge]:
+    charges = await SandboxTruth(house.sandbox.url).charges()
+    return [charge for charge in charges if charge.payment_id in payment_ids]
+
+
+def by_payment(charges: Sequence[Charge]) -> list[Charge]:
+    return sorted(charges, key=lambda charge: charge.payment_id)
+
+
+async def test_the_sandbox_s_book_and_the_gateways_answers_agree(house: House) -> None:
+    paid, unpaid = [], []
+    for gateway in METHODS:
+        payment = await house.create(gateway)
+        await house.pay(payment)
+        paid.append((await house.until_status(payment["id"]))["id"])
+        unpaid.append((await house.create(gateway))["id"])
+    told: list[tuple[int, int]] = []
+    truth = GatewayQueryTruth(
+        house.gateways,
+        house.database,
+        [*paid, *unpaid, "pay_nobody"],
+        lambda done, total: told.append((done, total)),
+    )
+    asked = by_payment(await truth.charges())
+    booked = by_payment(await sandbox_charges(house, *paid, *unpaid))
+    assert [charge.payment_id for charge in asked] == sorted(paid)
+    assert [
+        (one.gateway, one.payment_id, one.attempt, one.amount_minor, one.currency) for one in asked
+    ] == [
+        (one.gateway, one.payment_id, one.attempt, one.amount_minor, one.currency) for one in booked
+    ]
+    assert all(truth.covers(payment_id) for payment_id in (*paid, *unpaid))
+    assert not truth.covers("pay_nobody")
+    assert told == [(done, 7) for done in range(1, 8)]
+    for payment_id in unpaid:
+        await house.command(payment_id, "cancel")
+
+
+async def test_who_gives_no_answer_is_not_compared(house: House) -> None:
+    payment = await house.create("wechatpay")
+    await house.pay(payment)
+    paid = (await house.until_status(payment["id"]))["id"]
+    await house.sandbox.fault("wechatpay", "query", "http_500", reference=paid, times=5)
+    truth = GatewayQueryTruth(house.gateways, house.database, [paid])
+    try:
+        assert await truth.charges() == []
+    finally:
+        await house.sandbox.control.delete("/control/faults")
+    assert not truth.covers(paid)
+    assert list(truth.unanswered) == [paid]
+
+
+async def test_an_answer_about_other_money_is_none(house: House) -> None:
+    payment = await house.create("alipay")
+    await house.pay(payment)
+    paid = (await house.until_status(payment["id"]))["id"]
+    await house.sandbox.fault("alipay", "query", "wrong_amount", reference=paid)
+    truth = GatewayQueryTruth(house.gateways, house.database, [paid])
+    assert await truth.charges() == []
+    assert "amount_mismatch" in truth.unanswered[paid]
+
+
+async def test_a_gateway_that_is_switched_off_is_named(house: House) -> None:
+    payment = await house.create("stripe")
+    others = dict(house.gateways)
+    del others[GatewayName.STRIPE]
+    truth = GatewayQueryTruth(others, house.database, [payment["id"]])
+    assert await truth.charges() == []
+    assert truth.unanswered == {payment["id"]: "stripe has no keys here"}
+    await house.command(payment["id"], "cancel")
+
+
+async def test_a_sandbox_that_is_not_there_is_named() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(OutcomeUnknown, match=url):
+        await SandboxTruth(url).charges()
