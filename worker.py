@@ -122,6 +122,7 @@ async def run(
     database = Database(
         settings.database_url.get_secret_value(), cipher, application_name="everbill worker"
     )
+    stop = _stop_signal()
     try:
         client = await connect(cipher, identity=f"worker-{os.getpid()}")
         await warn_of_short_retention(client)
@@ -131,7 +132,7 @@ async def run(
             ):
                 await stack.enter_async_context(worker)
             async with asyncio.TaskGroup() as loops:
-                tasks = [loops.create_task(_until_stopped())]
+                tasks: list[asyncio.Task[None]] = []
                 if role in ("all", "core"):
                     tasks += [
                         loops.create_task(Delivery(client, database).run()),
@@ -142,8 +143,9 @@ async def run(
                     "worker_ready", role=role, gateways=sorted(name.value for name in gateways)
                 )
                 _announce_ready()
-                await tasks[0]
-                for task in tasks[1:]:
+                await stop.wait()
+                log.info("worker_stopping", grace_seconds=GRACEFUL_SHUTDOWN.total_seconds())
+                for task in tasks:
                     task.cancel()
     finally:
         for gateway in gateways.values():
@@ -151,12 +153,12 @@ async def run(
         await database.dispose()
 
 
-async def _until_stopped() -> None:
+def _stop_signal() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT; from here on neither ends the process by itself."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    log.info("worker_stopping", grace_seconds=GRACEFUL_SHUTDOWN.total_seconds())
+    return stop
 
 
 def _announce_ready() -> None:
