@@ -123,13 +123,15 @@ async def run(
         settings.database_url.get_secret_value(), cipher, application_name="everbill worker"
     )
     stop = _stop_signal()
+    _withdraw_readiness()
     try:
         client = await connect(cipher, identity=f"worker-{os.getpid()}")
         await warn_of_short_retention(client)
+        workers = build_workers(
+            client, database, gateways, settings, role, interceptors=interceptors
+        )
         async with contextlib.AsyncExitStack() as stack:
-            for worker in build_workers(
-                client, database, gateways, settings, role, interceptors=interceptors
-            ):
+            for worker in workers:
                 await stack.enter_async_context(worker)
             async with asyncio.TaskGroup() as loops:
                 tasks: list[asyncio.Task[None]] = []
@@ -145,8 +147,11 @@ async def run(
                 _announce_ready()
                 await stop.wait()
                 log.info("worker_stopping", grace_seconds=GRACEFUL_SHUTDOWN.total_seconds())
+                _withdraw_readiness()
                 for task in tasks:
                     task.cancel()
+            # Together, or each would take new work while another finishes its own.
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
     finally:
         for gateway in gateways.values():
             await gateway.aclose()
@@ -162,9 +167,13 @@ def _stop_signal() -> asyncio.Event:
 
 
 def _announce_ready() -> None:
-    ready_file = os.environ.get("EVERBILL_READY_FILE")
-    if ready_file:
+    if ready_file := os.environ.get("EVERBILL_READY_FILE"):
         Path(ready_file).touch()
+
+
+def _withdraw_readiness() -> None:
+    if ready_file := os.environ.get("EVERBILL_READY_FILE"):
+        Path(ready_file).unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ class Delivery:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             start_signal=GATEWAY_REPORTED,
             start_signal_args=[report],
-            search_attributes=attributes.at_start(record.order),
+            search_attributes=attributes.at_start(record.order, record.payment.status),
             static_summary=f"after {PAYMENT_WORKFLOW.lower()}: {attributes.summary(record.order)}",
             rpc_timeout=_SIGNAL_TIMEOUT,
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from storage.claims import CLAIM_LIFE
+from storage.claims import CLAIM_LIFE, PURGED_AT_ONCE
 from storage.database import Database
 
 INTERVAL_SECONDS: Final = 3600.0
@@ -22,8 +22,13 @@ class Housekeeping:
 
     async def tidy(self) -> int:
         """Delete what is over; how many claims that were."""
-        async with self._database.begin() as work:
-            return await work.claims.purge(datetime.now(UTC) - CLAIM_LIFE)
+        purged, before = 0, datetime.now(UTC) - CLAIM_LIFE
+        while True:
+            async with self._database.begin() as work:
+                batch = await work.claims.purge(before)
+            purged += batch
+            if batch < PURGED_AT_ONCE:
+                return purged
 
     async def run(self) -> None:
         """Tidy now and every hour, until cancelled."""

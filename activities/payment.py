@@ -5,7 +5,7 @@ numbers that never change, receipts are unique, and each status write names the 
 No transaction is open while a gateway is called.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -27,7 +27,15 @@ from billing.messages import (
     Standing,
 )
 from billing.payment import AttemptState, Failure, GatewayName, PaymentStatus
-from gateways.gateway import AlreadyOrdered, Gateway, Opened, OpenOutcome, Order, Refused
+from gateways.gateway import (
+    AlreadyOrdered,
+    Gateway,
+    ObservedState,
+    Opened,
+    OpenOutcome,
+    Order,
+    Refused,
+)
 from storage.database import Database, UnitOfWork
 from storage.payments import AttemptRecord, PaymentRecord
 
@@ -73,11 +81,11 @@ class PaymentActivities:
         """Ask what became of the attempts, and record it: receipt, status and event at once."""
         record = await self._record(request.payment_id)
         await self._audit(record, request.review, request.now)
-        for attempt in record.attempts:
-            if attempt.state is AttemptState.OPEN or (
-                request.thorough and attempt.state is AttemptState.DEAD
-            ):
-                await self._observe(record, attempt, request.now, request.review)
+        asked = {AttemptState.OPEN, AttemptState.DEAD} if request.thorough else {AttemptState.OPEN}
+        await _each_of(
+            (attempt for attempt in record.attempts if attempt.state in asked),
+            lambda attempt: self._observe(record, attempt, request.now, request.review),
+        )
         return await self._standing(request.payment_id)
 
     @activity.defn(name="payment.close")
@@ -86,9 +94,9 @@ class PaymentActivities:
         await self._insert_missing(request.order, request.now)
         record = await self._record(request.payment_id)
         await self._audit(record, request.review, request.now)
-        for attempt in record.attempts:
-            if attempt.state is AttemptState.OPEN:
-                await self._close_attempt(record, attempt, request)
+        await _each_of(
+            record.open_attempts, lambda attempt: self._close_attempt(record, attempt, request)
+        )
         if request.status is not None:
             async with self._database.begin() as work:
                 await observations.end(
@@ -104,9 +112,14 @@ class PaymentActivities:
     async def end(self, request: EndPayment) -> Standing:
         """Give the payment its final status, the gateway being out of reach."""
         await self._insert_missing(request.order, request.now)
+        await self._audit(await self._record(request.payment_id), request.review, request.now)
         async with self._database.begin() as work:
             await observations.end(
-                work, request.payment_id, request.status, request.now, reviewed=False
+                work,
+                request.payment_id,
+                request.status,
+                request.now,
+                reviewed=request.review is not None,
             )
         return await self._standing(request.payment_id)
 
@@ -261,15 +274,35 @@ class PaymentActivities:
         return gateway
 
 
+async def _each_of(
+    attempts: Iterable[AttemptRecord], act: Callable[[AttemptRecord], Awaitable[object]]
+) -> None:
+    """Act on every attempt, the newest first: one that gives no answer must not hide another.
+
+    Raises the first problem once all were tried.
+    """
+    problems: list[Exception] = []
+    for attempt in sorted(attempts, key=lambda one: -one.attempt):
+        try:
+            await act(attempt)
+        except (ApplicationError, GatewayMisconfigured) as problem:
+            problems.append(problem)
+    if problems:
+        raise problems[0]
+
+
 async def _ask(gateway: Gateway, order: Order, *, evidence: str | None) -> observations.Answer:
-    """The gateway's word, looked up by an operator's evidence if it is of this very order."""
+    """The gateway's word; looked up by an operator's evidence, if that is of this very order."""
     try:
         with asking(gateway.name):
-            return await gateway.query(order, gateway_number=evidence)
+            answer = await gateway.query(order, gateway_number=evidence)
     except AnswerUntrusted as problem:
-        if evidence is not None and problem.reason == "order_mismatch":
-            return await _ask(gateway, order, evidence=None)
-        return problem
+        if evidence is None or problem.reason != "order_mismatch":
+            return problem
+    else:
+        if evidence is None or answer.state is not ObservedState.ABSENT:
+            return answer
+    return await _ask(gateway, order, evidence=None)
 
 
 async def _found(work: UnitOfWork, payment_id: str) -> PaymentRecord:

@@ -53,7 +53,7 @@ class Resumption:
                 task_timeout=_WORKFLOW_TASK_TIMEOUT,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                search_attributes=attributes.at_start(record.order),
+                search_attributes=attributes.at_start(record.order, record.payment.status),
                 static_summary=attributes.summary(record.order),
                 rpc_timeout=_RPC_TIMEOUT,
             )
@@ -74,10 +74,18 @@ class Resumption:
 
             async def one(payment_id: str, slots: asyncio.Semaphore = slots) -> bool:
                 async with slots:
-                    return await self.resume(payment_id)
+                    return await self._resume_or_tell(payment_id)
 
             started += sum(await asyncio.gather(*(one(payment_id) for payment_id in page)))
             after = page[-1]
+
+    async def _resume_or_tell(self, payment_id: str) -> bool:
+        """One payment that cannot be resumed must not keep others from it."""
+        try:
+            return await self.resume(payment_id)
+        except Exception:
+            log.exception("payment_not_resumed", payment_id=payment_id)
+            return False
 
     async def run(self) -> None:
         """Sweep now and every few minutes, until cancelled."""

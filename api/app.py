@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from temporalio.client import Client
 
 from activities.delivery import Delivery
+from activities.resumption import Resumption
 from api import (
     codec,
     events,
@@ -70,6 +71,7 @@ def wire(
         verifiers=verifiers,
         commands=Commands(client),
         deliveries=Deliveries(Delivery(client, database)),
+        resumption=Resumption(client, database),
         feed=Feed(database),
         pace=Pace(REFRESH_INTERVAL_SECONDS),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fastapi import Request
 from temporalio.client import Client
 
+from activities.resumption import Resumption
 from api.commands import Commands
 from api.deliveries import Deliveries
 from api.feed import Feed
@@ -30,6 +31,7 @@ class Context:
     verifiers: Mapping[GatewayName, WebhookVerifier]
     commands: Commands
     deliveries: Deliveries
+    resumption: Resumption
     feed: Feed
     pace: Pace
 

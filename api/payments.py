@@ -68,7 +68,7 @@ async def create(
 
     async def act(claim: Claim | None) -> Answer:
         assert claim is not None
-        order = PaymentOrder.model_validate_json(claim.request)
+        order = _renewed(PaymentOrder.model_validate_json(claim.request), new, claim)
         name_payment(request, order.payment_id)
         payment = await _open(request, order, key, is_new=claim.is_new)
         if payment is None:
@@ -135,6 +135,13 @@ async def cancel(
             )
         if payment is None:
             return _answer(202, (await find(request, payment_id, caller.application)).payment)
+        if payment.status is PaymentStatus.NEEDS_REVIEW:
+            # Not kept under the key: after the review a cancel may be possible.
+            raise RequestRefused(
+                409,
+                PaymentNotCancelable.code,
+                "the payment waits for an operator's review; cancel it afterwards",
+            )
         if payment.status is not PaymentStatus.CANCELED:
             raise PaymentNotCancelable(f"the payment is {payment.status}")
         return _answer(200, payment)
@@ -232,6 +239,16 @@ async def review(
     )
 
 
+def _renewed(claimed: PaymentOrder, new: PaymentOrder, claim: Claim) -> PaymentOrder:
+    """What was claimed, counting its time from now: a repeat may be the first to start it.
+
+    Where it was started before, that start's own times stand.
+    """
+    if claim.is_new:
+        return claimed
+    return claimed.model_copy(update={"created_at": new.created_at, "expires_at": new.expires_at})
+
+
 def _decision(decided: ReviewPayment, caller: Caller) -> ReviewDecision:
     if decided.action is ReviewAction.RETURN:
         raise RequestRefused(
@@ -276,16 +293,22 @@ async def _command(
 ) -> Payment | None:
     """The payment after the command; None while it is under way.
 
-    Where no workflow runs, the record answers, if it says that the payment has ended.
+    Where no workflow runs, the record answers, if it says that the payment has ended; if not,
+    the process was lost, and is started again from the record first.
     """
+    commands = context(request).commands
     try:
-        return await context(request).commands.give(
+        return await commands.give(
             found.order, command, message, command_id, is_recorded=found.is_recorded
         )
     except NotRunning:
         payment = (await find(request, found.payment.id, found.order.application)).payment
         if payment.status.is_terminal:
             return payment
+    await context(request).resumption.resume(found.payment.id)
+    try:
+        return await commands.give(found.order, command, message, command_id, is_recorded=True)
+    except NotRunning:
         raise unavailable("the payment's process") from None
 
 

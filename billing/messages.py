@@ -124,6 +124,7 @@ class EndPayment(Message):
     payment_id: str
     status: PaymentStatus
     now: datetime
+    review: ReviewDecision | None = None
     order: PaymentOrder | None = None
 
 

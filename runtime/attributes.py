@@ -27,12 +27,14 @@ ALL: Final = (
 )
 
 
-def at_start(order: PaymentOrder) -> TypedSearchAttributes:
+def at_start(
+    order: PaymentOrder, status: PaymentStatus = PaymentStatus.CREATED
+) -> TypedSearchAttributes:
     """What operators can search a payment by from its first moment."""
     return TypedSearchAttributes(
         [
             SearchAttributePair(CUSTOMER_ID, order.user_id),
-            SearchAttributePair(BILLING_STATUS, PaymentStatus.CREATED.value),
+            SearchAttributePair(BILLING_STATUS, status.value),
             SearchAttributePair(GATEWAY, order.gateway.value),
             SearchAttributePair(CURRENCY, order.currency),
             SearchAttributePair(AMOUNT_MINOR, order.amount_minor),

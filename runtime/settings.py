@@ -11,17 +11,24 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, PositiveFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from billing.errors import SettingError
 from billing.payment import GatewayName
+
+DEFAULT_CALLS_A_SECOND = 100.0
+"""What Stripe allows a live account; the other two allow no less."""
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "") in _LOOPBACK
+
+
+def default_rate_limits() -> dict[GatewayName, float]:
+    return dict.fromkeys(GatewayName, DEFAULT_CALLS_A_SECOND)
 
 
 class StripeSettings(BaseSettings):
@@ -113,15 +120,24 @@ class Settings(BaseSettings):
     temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
     """Its port on this machine, where no address is given."""
     log_level: str = "INFO"
-    gateway_rate_limits: Annotated[dict[GatewayName, float], NoDecode] = Field(default_factory=dict)
-    """Calls a second per gateway, `stripe=80,alipay=50`; retuned live with Temporal's command."""
+    gateway_rate_limits: Annotated[dict[GatewayName, PositiveFloat], NoDecode] = Field(
+        default_factory=default_rate_limits
+    )
+    """Calls a second per gateway, `stripe=80,alipay=50`; the others keep the default of 100.
+    Retuned live with Temporal's own command."""
 
     @field_validator("gateway_rate_limits", mode="before")
     @classmethod
     def _read_rate_limits(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return dict(entry.strip().split("=", 1) for entry in value.split(",") if "=" in entry)
+        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+        if malformed := [entry for entry in entries if "=" not in entry]:
+            raise ValueError(f"expected entries like stripe=80, not {malformed[0]!r}")
+        limits = default_rate_limits()
+        for name, _, calls in (entry.partition("=") for entry in entries):
+            limits[GatewayName(name)] = float(calls)
+        return limits
 
     stripe: StripeSettings = Field(default_factory=StripeSettings)
     alipay: AlipaySettings = Field(default_factory=AlipaySettings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import RowMapping, delete, exists, select, update
+from sqlalchemy import RowMapping, delete, exists, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +13,7 @@ from runtime.cipher import Cipher
 from storage.tables import idempotency_claims as claims
 
 CLAIM_LIFE: Final = timedelta(days=30)
+PURGED_AT_ONCE: Final = 1000
 _REQUEST: Final = "idempotency_claims.request"
 _ANSWER: Final = "idempotency_claims.answer_body"
 
@@ -109,8 +110,16 @@ class Claims:
         return bool(found)
 
     async def purge(self, before: datetime) -> int:
-        """Delete claims made before then; how many there were."""
-        deleted = await self._connection.execute(delete(claims).where(claims.c.created_at < before))
+        """Delete claims made before then, a thousand at most; how many there were."""
+        oldest = (
+            select(claims.c.application, claims.c.key_digest)
+            .where(claims.c.created_at < before)
+            .order_by(claims.c.created_at)
+            .limit(PURGED_AT_ONCE)
+        )
+        deleted = await self._connection.execute(
+            delete(claims).where(tuple_(claims.c.application, claims.c.key_digest).in_(oldest))
+        )
         return deleted.rowcount
 
     def _claim(self, row: RowMapping, *, is_new: bool) -> Claim:

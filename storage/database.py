@@ -122,6 +122,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_POOL_TIMEOUT_SECONDS,
+            # A failing statement's parameters are customers' data, and errors are logged.
+            hide_parameters=True,
             connect_args={
                 "application_name": application_name,
                 "connect_timeout": _CONNECT_TIMEOUT_SECONDS,

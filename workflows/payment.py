@@ -12,8 +12,9 @@ workflow follows it.
 """
 
 import asyncio
+import contextlib
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
@@ -41,6 +42,12 @@ from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from workflows import policies
 
+_CANCELED_IN_TEMPORAL: Final = ReviewDecision(
+    action=ReviewAction.CLOSE,
+    reason="the workflow's cancellation was requested in Temporal",
+    reviewed_by="temporal",
+)
+
 
 @workflow.defn(name=PAYMENT_WORKFLOW)
 class PaymentWorkflow:
@@ -56,6 +63,7 @@ class PaymentWorkflow:
         self._answered = 0
         self._reviewed = 0
         self._polls = 0
+        self._watches = 0
 
     @workflow.run
     async def run(self, order: PaymentOrder) -> PaymentEnded:
@@ -68,7 +76,7 @@ class PaymentWorkflow:
                 # must not stop half way through with money at a gateway.
                 if life.done():
                     raise
-                self._ending = self._ending or PaymentStatus.FAILED
+                self._ending = PaymentStatus.FAILED
 
     async def _live(self) -> PaymentEnded:
         await self._open()
@@ -77,8 +85,9 @@ class PaymentWorkflow:
                 await self._await_review()
             else:
                 await self._await_news()
-        await self._watch()
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        while self._is_watched:
+            await self._watch()
+            await workflow.wait_condition(workflow.all_handlers_finished)
         return PaymentEnded(payment_id=self._order.payment_id, status=self._status)
 
     # What the application and operators command.
@@ -104,19 +113,26 @@ class PaymentWorkflow:
         if not self._has_ended and not self._is_parked:
             self._asked += 1
             mine = self._asked
-            await workflow.wait_condition(
-                lambda: self._answered >= mine or self._has_ended or self._is_parked
-            )
+            # With the gateway silent the asking goes on, but no command's place is held for it.
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self._answered >= mine or self._has_ended or self._is_parked,
+                    timeout=policies.REFRESH_PATIENCE,
+                )
         return self._payment
 
     @workflow.update
     async def review(self, decision: ReviewDecision) -> Payment:
         """The payment after the operator's decision; unchanged if it is not parked (any more)."""
-        await workflow.wait_condition(lambda: self._standing is not None and self._review is None)
+        # Several that wait wake together, and the first of them takes the place again.
+        while self._standing is None or self._review is not None:
+            await workflow.wait_condition(
+                lambda: self._standing is not None and self._review is None
+            )
         if self._is_parked:
             self._review = decision
             mine = self._reviewed + 1
-            await workflow.wait_condition(lambda: self._reviewed >= mine)
+            await workflow.wait_condition(lambda: self._reviewed >= mine or self._has_ended)
         return self._payment
 
     @workflow.signal(name=GATEWAY_REPORTED)
@@ -133,6 +149,9 @@ class PaymentWorkflow:
             await self._settle(thorough=True)
             if self._standing is not None and self._status is not PaymentStatus.CREATED:
                 return
+        if workflow.now() >= self._order.expires_at:
+            await self._close(PaymentStatus.EXPIRED)
+            return
         opening = workflow.start_activity_method(
             PaymentActivities.open,
             OpenPayment(order=self._order, now=workflow.now()),
@@ -169,28 +188,30 @@ class PaymentWorkflow:
             lambda: self._review is not None or self._ending is PaymentStatus.FAILED
         )
         decision = self._review
-        if decision is None or decision.action is ReviewAction.CLOSE:
+        if decision is None:
+            await self._close(PaymentStatus.FAILED, review=_CANCELED_IN_TEMPORAL)
+            return
+        if decision.action is ReviewAction.CLOSE:
             await self._close(PaymentStatus.FAILED, review=decision)
         else:
             await self._settle(thorough=True, review=decision)
-        if decision is not None:
-            self._review = None
-            self._reviewed += 1
+        self._review = None
+        self._reviewed += 1
 
     async def _watch(self) -> None:
         """Stay until no attempt can take money any more; what one takes is recorded apart."""
-        if self._status is not PaymentStatus.SUCCEEDED and self._has_unheard:
-            await self._settle(thorough=True)
-        rounds = 0
-        while self._open_attempts:
+        while self._is_watched:
             try:
                 await workflow.wait_condition(
-                    lambda: self._has_unheard, timeout=self._until_next_watch(rounds)
+                    lambda: self._has_unheard, timeout=self._until_next_watch()
                 )
             except TimeoutError:
-                rounds += 1
-            await self._close(None)
-            if rounds == len(policies.WATCH_DELAYS) and self._open_attempts:
+                self._watches += 1
+            if self._has_unheard:
+                await self._settle(thorough=True)
+            if self._open_attempts:
+                await self._close(None)
+            if self._watches == len(policies.WATCH_DELAYS) and self._open_attempts:
                 await self._flag_undead()
 
     # What is asked of the gateway and of the record.
@@ -248,11 +269,11 @@ class PaymentWorkflow:
             )
         except ActivityError:
             if status is not None:
-                await self._end(status)
+                await self._end(status, review)
         self._answered = max(self._answered, heard)
         self._ending = None
 
-    async def _end(self, status: PaymentStatus) -> None:
+    async def _end(self, status: PaymentStatus, review: ReviewDecision | None) -> None:
         self._take(
             await workflow.execute_activity_method(
                 PaymentActivities.end,
@@ -260,6 +281,7 @@ class PaymentWorkflow:
                     payment_id=self._order.payment_id,
                     status=status,
                     now=workflow.now(),
+                    review=review,
                     order=self._unrecorded_order,
                 ),
                 task_queue=CORE,
@@ -311,6 +333,9 @@ class PaymentWorkflow:
         if changes:
             workflow.upsert_search_attributes(changes)
         self._standing = standing
+        if payment.status is PaymentStatus.NEEDS_REVIEW:
+            # What was asked for before is a person's to decide now.
+            self._ending = None
         workflow.set_current_details(
             f"{payment.status.value}, attempt {payment.attempt}, polled {self._polls} times,"
             f" {len(standing.open_attempts)} attempts alive"
@@ -344,6 +369,15 @@ class PaymentWorkflow:
         return self._asked > self._answered
 
     @property
+    def _is_watched(self) -> bool:
+        """Whether an ended payment may still be paid, or was reported on and not asked about.
+
+        After the receipt that was kept, only an attempt still alive can bring news.
+        """
+        is_paid = self._status is PaymentStatus.SUCCEEDED
+        return bool(self._open_attempts) or (self._has_unheard and not is_paid)
+
+    @property
     def _open_attempts(self) -> tuple[int, ...]:
         return self._standing.open_attempts if self._standing is not None else ()
 
@@ -361,9 +395,9 @@ class PaymentWorkflow:
             return until_deadline
         return min(policies.POLL_DELAYS[self._polls], until_deadline)
 
-    def _until_next_watch(self, rounds: int) -> timedelta | None:
-        if rounds >= len(policies.WATCH_DELAYS):
+    def _until_next_watch(self) -> timedelta | None:
+        if self._watches >= len(policies.WATCH_DELAYS):
             return None
         until_death = self._order.expires_at + policies.DEATH_AFTER_EXPIRY - workflow.now()
-        delay = policies.WATCH_DELAYS[rounds]
+        delay = policies.WATCH_DELAYS[self._watches]
         return min(delay, until_death) if until_death > timedelta() else delay

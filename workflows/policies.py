@@ -64,3 +64,6 @@ WATCH_DELAYS: Final = (
 # Orders at Alipay and WeChat Pay die by themselves at their expiry; 60 s past it a query that
 # shows no payment settles the matter, and one second more keeps the two clocks apart.
 DEATH_AFTER_EXPIRY: Final = timedelta(seconds=61)
+
+# How long a refresh holds one of the ten places that a workflow has for commands under way.
+REFRESH_PATIENCE: Final = timedelta(seconds=8)

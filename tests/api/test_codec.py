@@ -23,7 +23,7 @@ def document(*payloads: Payload) -> Any:
 async def ask(
     stack: Stack, verb: str, body: Any, *, secret: str = CODEC_SECRET, **headers: str
 ) -> httpx.Response:
-    wanted = {"X-Namespace": "default"} | {
+    wanted = {"X-Namespace": "api"} | {
         name.replace("_", "-"): value for name, value in headers.items()
     }
     async with stack.caller() as browser:
