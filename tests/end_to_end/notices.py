@@ -21,6 +21,9 @@ ACCEPTED = {
 }
 """The exact answers by which each gateway takes a webhook for received."""
 
+TELLS_OF_MONEY = ("payment_intent.succeeded", "TRADE_SUCCESS", "TRANSACTION.SUCCESS")
+"""What the sandbox calls the webhook by which each gateway tells that it was paid."""
+
 Keys = dict[str, str]
 
 _JSON = {"Content-Type": "application/json; charset=utf-8"}

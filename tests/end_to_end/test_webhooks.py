@@ -14,7 +14,16 @@ from sqlalchemy.exc import OperationalError
 
 from storage.inbox import Inbox
 from storage.tables import webhook_inbox
-from tests.end_to_end.notices import ACCEPTED, Notice, keys_of, notice, probe, signed
+from tests.end_to_end.notices import (
+    ACCEPTED,
+    TELLS_OF_MONEY,
+    Notice,
+    keys_of,
+    notice,
+    probe,
+    signed,
+)
+from tests.end_to_end.outcomes import events_of, inbox_of, until_delivered, webhooks_of
 from tests.fixtures.house import METHODS, House
 
 GATEWAYS = tuple(METHODS)
@@ -44,7 +53,7 @@ async def seen(house: House, payment_id: str) -> Seen:
     record = await house.record(payment_id)
     return Seen(
         int(rows or 0),
-        await house.events(payment_id),
+        await events_of(house, payment_id),
         record.payment.updated_at,
         description.history_length,
     )
@@ -54,26 +63,6 @@ async def _all_told(house: House) -> None:
     """What the sandbox has to say of earlier payments has been said."""
     async with asyncio.timeout(30):
         while any(each["state"] == "waiting" for each in await house.sandbox.webhooks()):
-            await asyncio.sleep(0.05)
-
-
-async def outcome(house: House, notice_number: str) -> list[str | None]:
-    """What became of the inbox rows about one order."""
-    async with house.database.begin() as work:
-        rows = await work.connection.scalars(
-            select(webhook_inbox.c.outcome)
-            .where(webhook_inbox.c.number == notice_number)
-            .order_by(webhook_inbox.c.id)
-        )
-    return list(rows)
-
-
-async def until_settled(house: House, number: str, rows: int) -> list[str | None]:
-    async with asyncio.timeout(30):
-        while True:
-            found = await outcome(house, number)
-            if len(found) == rows and None not in found:
-                return found
             await asyncio.sleep(0.05)
 
 
@@ -246,7 +235,7 @@ async def test_one_about_an_order_we_do_not_know_is_received_and_set_aside(
     stranger = f"pay_01hf7yat00fzzvzzzzzzzz{GATEWAYS.index(gateway):04d}"
     answer = await notice(house, gateway, stranger).post(house)
     assert (answer.status_code, answer.content) == ACCEPTED[gateway]
-    assert await until_settled(house, stranger, 1) == ["unmatched"]
+    assert await until_delivered(house, stranger, 1) == ["unmatched"]
 
 
 @each_gateway
@@ -277,16 +266,16 @@ async def test_one_that_comes_after_the_end_has_the_gateway_asked_once_more(
     await house.pay(payment)
     ended = await house.until_status(payment["id"])
     await house.client.get_workflow_handle(payment["id"]).result()
-    known = len(await outcome(house, payment["id"]))
-    events = await house.events(payment["id"])
+    known = len(await inbox_of(house, payment["id"]))
+    events = await events_of(house, payment["id"])
     answer = await notice(house, gateway, payment["id"]).post(house)
     assert (answer.status_code, answer.content) == ACCEPTED[gateway]
-    outcomes = await until_settled(house, payment["id"], known + 1)
+    outcomes = await until_delivered(house, payment["id"], known + 1)
     assert set(outcomes) == {"delivered"}
     after = await house.client.get_workflow_handle(f"{payment['id']}/after").result()
     assert after["status"] == "succeeded"
     assert await house.read(payment["id"]) == ended
-    assert await house.events(payment["id"]) == events
+    assert await events_of(house, payment["id"]) == events
     assert len(await house.receipts(payment["id"])) == 1
 
 
@@ -313,17 +302,15 @@ async def test_one_that_cannot_be_stored_is_sent_again(
         tries = await _tries(house, payment["id"], 2)
         assert tries[-1]["accepted"]
         assert (await house.until_status(payment["id"]))["status"] == "succeeded"
-        assert set(await until_settled(house, payment["id"], 1)) == {"delivered"}
+        assert set(await until_delivered(house, payment["id"], 1)) == {"delivered"}
 
 
 async def _tries(house: House, payment_id: str, least: int) -> list[dict[str, Any]]:
     """The sandbox's tries at the webhook that tells of the money."""
-    told = ("payment_intent.succeeded", "TRADE_SUCCESS", "TRANSACTION.SUCCESS")
     async with asyncio.timeout(30):
         while True:
-            for each in await house.sandbox.webhooks():
-                if (each["reference"], each["event_type"] in told) == (payment_id, True):
-                    tries: list[dict[str, Any]] = each["tries"]
-                    if len(tries) >= least:
-                        return tries
+            for each in await webhooks_of(house, payment_id):
+                tries: list[dict[str, Any]] = each["tries"]
+                if each["event_type"] in TELLS_OF_MONEY and len(tries) >= least:
+                    return tries
             await asyncio.sleep(0.05)
