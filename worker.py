@@ -45,8 +45,8 @@ STICKY_SCHEDULE_TO_START: Final = timedelta(seconds=2)
 
 # Five pollers at the default ratio leave one for new workflows, which then wait seconds for their
 # first task; ten with a larger share of fresh ones keep the tail short (docs/decisions/0007).
-_POLLERS: Final = PollerBehaviorSimpleMaximum(maximum=10)
-_STICKY_RATIO: Final = 0.6
+POLLERS: Final = PollerBehaviorSimpleMaximum(maximum=10)
+STICKY_RATIO: Final = 0.6
 
 # The sandbox keeps workflow code deterministic; what it need not load again for every run is
 # passed through, and ruff keeps that free of clocks and randomness.
@@ -83,8 +83,8 @@ def build_workers(
                 workflow_runner=WORKFLOW_RUNNER,
                 interceptors=[ActivityInterceptor(), *interceptors],
                 max_cached_workflows=max_cached_workflows,
-                workflow_task_poller_behavior=_POLLERS,
-                nonsticky_to_sticky_poll_ratio=_STICKY_RATIO,
+                workflow_task_poller_behavior=POLLERS,
+                nonsticky_to_sticky_poll_ratio=STICKY_RATIO,
                 sticky_queue_schedule_to_start_timeout=STICKY_SCHEDULE_TO_START,
                 graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
             )
@@ -96,7 +96,7 @@ def build_workers(
                 task_queue=gateway_queue(name),
                 activities=[payments.open, payments.settle, payments.close],
                 interceptors=[ActivityInterceptor(), *interceptors],
-                activity_task_poller_behavior=_POLLERS,
+                activity_task_poller_behavior=POLLERS,
                 max_task_queue_activities_per_second=settings.gateway_rate_limits.get(name),
                 graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
             )
