@@ -34,7 +34,7 @@ from tests.fixtures.house import BASE, METHODS, House
 from workflows import PaymentWorkflow
 
 GATEWAYS = tuple(METHODS)
-RACES = 20
+RACES = 12
 AT_ONCE = 6
 WORDS = {
     "stripe": (
