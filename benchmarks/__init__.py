@@ -1,0 +1,1 @@
+"""What a payment costs, beside a bare workflow of the same shape in the same run."""

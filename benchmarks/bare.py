@@ -1,0 +1,131 @@
+"""Workflows that do nothing in the shape of a payment: the floor that Temporal itself sets.
+
+`SameShape` has what the plain paid journey has: two activities on a gateway's own queue, an
+update answered after the first, a timer, a signal, two upserts of search attributes, the same
+time-outs. `Plain` has two activities on the workflow's own queue and neither timer nor attributes.
+"""
+
+import contextlib
+from datetime import timedelta
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import activity, workflow
+from temporalio.common import RetryPolicy
+
+from billing.payment import GatewayName, PaymentStatus
+from runtime import attributes
+from runtime.queues import gateway_queue
+
+QUEUE: Final = "bare"
+PLAIN_QUEUE: Final = "bare-plain"
+
+_START_TO_CLOSE: Final = timedelta(seconds=30)
+_SCHEDULE_TO_CLOSE: Final = timedelta(minutes=30)
+_HEARTBEAT: Final = timedelta(seconds=3)
+_POLL_DELAY: Final = timedelta(seconds=5)
+_RETRIES: Final = RetryPolicy(initial_interval=timedelta(seconds=1))
+
+
+def bare_queue(gateway: GatewayName) -> str:
+    """Beside the gateway's own queue, with workers of its own."""
+    return f"bare-{gateway_queue(gateway)}"
+
+
+class Work(BaseModel):
+    """All that a bare workflow is told, and all that it says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    gateway: GatewayName
+
+
+class BareActivities:
+    @activity.defn(name="bare.open")
+    async def open(self, work: Work) -> Work:
+        return work
+
+    @activity.defn(name="bare.settle")
+    async def settle(self, work: Work) -> Work:
+        return work
+
+
+@workflow.defn(name="SameShape")
+class SameShape:
+    @workflow.init
+    def __init__(self, work: Work) -> None:
+        self._opened: Work | None = None
+        self._reported = False
+
+    @workflow.run
+    async def run(self, work: Work) -> Work:
+        opened = await workflow.execute_activity_method(
+            BareActivities.open,
+            work,
+            task_queue=bare_queue(work.gateway),
+            start_to_close_timeout=_START_TO_CLOSE,
+            schedule_to_close_timeout=_SCHEDULE_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+        workflow.upsert_search_attributes(
+            [attributes.BILLING_STATUS.value_set(PaymentStatus.REQUIRES_ACTION.value)]
+        )
+        self._opened = opened
+        while not self._reported:
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._reported, timeout=_POLL_DELAY)
+        settled = await workflow.execute_activity_method(
+            BareActivities.settle,
+            opened,
+            task_queue=bare_queue(work.gateway),
+            start_to_close_timeout=_START_TO_CLOSE,
+            schedule_to_close_timeout=_SCHEDULE_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+        workflow.upsert_search_attributes(
+            [
+                attributes.BILLING_STATUS.value_set(PaymentStatus.SUCCEEDED.value),
+                attributes.GATEWAY_REFERENCE.value_set(settled.id),
+            ]
+        )
+        return settled
+
+    @workflow.update
+    async def create(self, work: Work) -> Work:
+        await workflow.wait_condition(lambda: self._opened is not None)
+        return work
+
+    @workflow.signal
+    def reported(self, work: Work) -> None:
+        self._reported = True
+
+
+@workflow.defn(name="Plain")
+class Plain:
+    @workflow.init
+    def __init__(self, work: Work) -> None:
+        self._opened = False
+        self._reported = False
+
+    @workflow.run
+    async def run(self, work: Work) -> Work:
+        opened = await workflow.execute_activity_method(
+            BareActivities.open, work, start_to_close_timeout=_START_TO_CLOSE
+        )
+        self._opened = True
+        await workflow.wait_condition(lambda: self._reported)
+        return await workflow.execute_activity_method(
+            BareActivities.settle, opened, start_to_close_timeout=_START_TO_CLOSE
+        )
+
+    @workflow.update
+    async def create(self, work: Work) -> Work:
+        await workflow.wait_condition(lambda: self._opened)
+        return work
+
+    @workflow.signal
+    def reported(self, work: Work) -> None:
+        self._reported = True
