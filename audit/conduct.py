@@ -20,6 +20,8 @@ OVERDUE_ALLOWANCE: Final = timedelta(minutes=3)
 """What closing at a silent gateway may take past the deadline, and then some."""
 
 HISTORIES_READ: Final = 20
+# What the server itself puts into the cancelation of an activity that no worker had begun.
+_NOT_STARTED: Final = b'"ACTIVITY_ID_NOT_STARTED"'
 _TERMINAL: Final = tuple(status.value for status in PaymentStatus if status.is_terminal)
 
 
@@ -253,6 +255,7 @@ async def _read_history(handle: WorkflowHandle[object, object], payment_id: str)
         for event in history.events
         for payload in _payloads(event)
         if payload.metadata.get("encoding") not in (ENCODING, b"binary/null")
+        and payload.data != _NOT_STARTED
     }
     findings += [
         Finding(

@@ -11,9 +11,15 @@ from typing import Any
 
 from billing.payment import AttemptState, GatewayName
 from gateways.gateway import ObservedState
-from tests.end_to_end.outcomes import attention_to, events_of, until_delivered, until_receipt
+from tests.end_to_end.outcomes import (
+    attention_to,
+    events_of,
+    until_delivered,
+    until_receipt,
+    until_status,
+)
 from tests.end_to_end.stand_ins import AtTheBank, standing_in
-from tests.fixtures.house import METHODS, House
+from tests.fixtures.house import ENDED, METHODS, House
 
 GATEWAYS = tuple(METHODS)
 RACES = 6
@@ -60,7 +66,7 @@ async def test_paid_after_the_deadline_at_stripe(house: House) -> None:
     payment = await house.create("stripe", expires_in_seconds=5)
     bank = AtTheBank(house.gateways[GatewayName.STRIPE], "processing", ObservedState.PROCESSING)
     with standing_in(house, bank):
-        await house.until_status(payment["id"], "expired")
+        await until_status(house, payment["id"], "expired")
     await house.pay(payment)
     await came_late(house, payment["id"], "expired")
 
@@ -82,7 +88,7 @@ async def test_two_codes_of_one_payment_are_both_paid(house: House) -> None:
     payment = await house.create("alipay")
     assert payment["attempt"] == 2
     await house.pay(payment)
-    await house.until_status(payment["id"], "succeeded")
+    await until_status(house, payment["id"], "succeeded")
     await house.sandbox.pay(gateway="alipay", reference=payment["id"], attempt=1)
     async with asyncio.timeout(60):
         while len(await house.receipts(payment["id"])) < 2:
@@ -112,14 +118,14 @@ async def test_paid_in_the_second_in_which_it_expires(house: House) -> None:
     assert any(taken)
     for payment, was_taken in zip(payments, taken, strict=True):
         payment_id = payment["id"]
-        ended = await house.until_status(payment_id)
+        status = await until_status(house, payment_id, *ENDED)
         assert len(await house.charges(payment_id)) == was_taken
         if was_taken:
             await until_receipt(house, payment_id)
         receipts = await house.receipts(payment_id)
         assert len(receipts) == await house.postings(payment_id) == was_taken
         kept = [receipt for receipt in receipts if receipt.kept]
-        assert ended["status"] == ("succeeded" if kept else "expired")
+        assert status == ("succeeded" if kept else "expired")
         [attempt] = (await house.record(payment_id)).attempts
         assert (attempt.state is AttemptState.PAID) == was_taken
 

@@ -1,0 +1,144 @@
+"""Crash points: where a worker ends itself by SIGKILL, if a test has armed that point.
+
+An armed point is a file, good for one use: right before it kills itself, the worker moves it from
+`armed/` to `fired/` and writes its pid there, so that a test can tell who was killed, and where.
+"""
+
+import os
+import signal
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from temporalio import activity
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from gateways.gateway import Gateway, Observation, OpenOutcome, Order
+
+_has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
+"""Whether this run of `payment.close` has had its close answered: its next query is the second."""
+
+
+@dataclass(frozen=True)
+class CrashPoint:
+    """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
+    within it, the call being `open`, `query`, `close` or `requery` (the query after a close).
+
+    `owner` is the one payment that is to meet it, by its id, or by its user's id where it has
+    none yet. The payment determines the gateway.
+    """
+
+    activity: str
+    place: str
+    owner: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.activity}~{self.place}~{self.owner}"
+
+
+class CrashPoints:
+    """The points of one folder, shared by the tests that arm and the workers that fire."""
+
+    def __init__(self, folder: Path) -> None:
+        self._armed = folder / "armed"
+        self._fired = folder / "fired"
+        for each in (self._armed, self._fired):
+            each.mkdir(parents=True, exist_ok=True)
+
+    def arm(self, point: CrashPoint) -> None:
+        (self._armed / point.name).touch()
+
+    def disarm(self, point: CrashPoint) -> bool:
+        """Whether it was still armed."""
+        try:
+            (self._armed / point.name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def has_fired(self, point: CrashPoint) -> bool:
+        return (self._fired / point.name).exists()
+
+    @property
+    def fired(self) -> dict[str, int]:
+        """The points that were met, by name, and the pid of each worker that met one."""
+        return {file.name: int(file.read_text()) for file in self._fired.iterdir()}
+
+    def reached(self, place: str, *owners: str) -> None:
+        """Die here if one of the owners has this place armed in the activity under way."""
+        for owner in owners:
+            point = CrashPoint(activity.info().activity_type, place, owner)
+            try:
+                (self._armed / point.name).rename(self._fired / point.name)
+            except FileNotFoundError:
+                continue
+            (self._fired / point.name).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CrashInterceptor(Interceptor):
+    """Before an activity's body, and after it, when its result has not been reported yet."""
+
+    def __init__(self, points: CrashPoints) -> None:
+        self._points = points
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return _CrashingInbound(next, self._points)
+
+
+class _CrashingInbound(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, points: CrashPoints) -> None:
+        super().__init__(next)
+        self._points = points
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        owners = _owners_of(input.args[0])
+        self._points.reached("before", *owners)
+        result = await super().execute_activity(input)
+        self._points.reached("after", *owners)
+        return result
+
+
+def _owners_of(request: Any) -> tuple[str, ...]:
+    order = getattr(request, "order", None)
+    if order is None:
+        return (request.payment_id,)
+    return (order.payment_id, order.user_id)
+
+
+class CrashingGateway(Gateway):
+    """A gateway with a point before each call, when the row is written and nothing asked, and
+    after it, when money may have moved and nothing is recorded."""
+
+    def __init__(self, inner: Gateway, points: CrashPoints) -> None:
+        self.name = inner.name
+        self.capabilities = inner.capabilities
+        self._inner = inner
+        self._points = points
+
+    async def open(self, order: Order) -> OpenOutcome:
+        self._reached("before_open", order)
+        outcome = await self._inner.open(order)
+        self._reached("after_open", order)
+        return outcome
+
+    async def query(self, order: Order, *, gateway_number: str | None = None) -> Observation:
+        call = "requery" if _has_closed.get() else "query"
+        self._reached(f"before_{call}", order)
+        observation = await self._inner.query(order, gateway_number=gateway_number)
+        self._reached(f"after_{call}", order)
+        return observation
+
+    async def close(self, order: Order) -> None:
+        self._reached("before_close", order)
+        await self._inner.close(order)
+        _has_closed.set(True)
+        self._reached("after_close", order)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def _reached(self, place: str, order: Order) -> None:
+        self._points.reached(place, order.payment_id, order.user_id)
