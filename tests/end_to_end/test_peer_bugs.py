@@ -7,7 +7,6 @@ unknown words in `test_parking.py`.
 
 import asyncio
 import itertools
-import json
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,10 +17,9 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from activities.payment import PaymentActivities
-from api.idempotency import fingerprint_of
-from api.orders import CreatePayment, Offers
 from billing.messages import Command, ReviewAction, ReviewDecision, SettlePayment
 from billing.payment import GatewayName
+from tests.end_to_end.claims import claimed
 from tests.end_to_end.notices import ACCEPTED, TELLS_OF_MONEY, notice
 from tests.end_to_end.outcomes import (
     events_of,
@@ -87,46 +85,16 @@ class TestTheWebhookCameFirst:
 
     async def _told_early(self, house: House, gateway: str) -> None:
         key = secrets.token_hex(16)
-        method, currency = METHODS[gateway]
-        wanted = {
-            "user_id": "user_1",
-            "amount": 2900,
-            "currency": currency,
-            "gateway": gateway,
-            "method": method,
-            "description": "A month of BASIC",
-        }
-        payment_id = await self._claimed(house, wanted, key)
+        payment_id = await claimed(house, gateway, key)
         answer = await notice(house, gateway, payment_id).post(house)
         assert (answer.status_code, answer.content) == ACCEPTED[gateway]
         assert await inbox_of(house, payment_id) == [None]
-        again = await house.api.post(
-            f"{BASE}/create", json=wanted, headers={"Idempotency-Key": key}
-        )
+        again = await house.post_create(gateway, key=key)
         payment = again.json()
         assert (again.status_code, payment["id"]) == (201, payment_id)
         await until_delivered(house, payment_id)
         await house.pay(payment)
         await has_paid_once(house, payment_id)
-
-    async def _claimed(self, house: House, wanted: dict[str, object], key: str) -> str:
-        """As far as `POST /create` came before its process died."""
-        capabilities = {name: each.capabilities for name, each in house.gateways.items()}
-        now = datetime.now(UTC)
-        order = Offers(capabilities, house.settings.is_sandbox).order(
-            CreatePayment.model_validate_json(json.dumps(wanted)), "shop", now
-        )
-        async with house.database.begin() as work:
-            claim = await work.claims.claim(
-                application="shop",
-                key=key,
-                fingerprint=fingerprint_of("POST", f"{BASE}/create", wanted),
-                command="create",
-                object_id=order.payment_id,
-                request=order.model_dump_json().encode(),
-                now=now,
-            )
-        return claim.object_id
 
 
 class TestSeveralCompleteAtOnce:
