@@ -48,14 +48,25 @@ STICKY_SCHEDULE_TO_START: Final = timedelta(seconds=2)
 POLLERS: Final = PollerBehaviorSimpleMaximum(maximum=10)
 STICKY_RATIO: Final = 0.6
 
-# The sandbox keeps workflow code deterministic; what it need not load again for every run is
-# passed through, and ruff keeps that free of clocks and randomness.
-WORKFLOW_RUNNER: Final = SandboxedWorkflowRunner(
-    restrictions=SandboxRestrictions.default.with_passthrough_modules(
-        "activities", "billing", "gateways", "runtime", "storage", "pydantic", "pydantic_core",
-        "structlog", "sqlalchemy", "httpx", "stripe", "cryptography",
-    )
+_PASSED_THROUGH: Final = (
+    "activities", "billing", "gateways", "runtime", "storage", "pydantic", "pydantic_core",
+    "structlog", "sqlalchemy", "httpx", "stripe", "cryptography",
 )  # fmt: skip
+
+
+def sandboxed(*modules: str) -> SandboxedWorkflowRunner:
+    """Runs workflows in Temporal's sandbox, `modules` passed through with all that needs no watch.
+
+    What is passed through is not loaded anew for each workflow, nor kept from clocks and chance.
+    """
+    restrictions = SandboxRestrictions.default
+    return SandboxedWorkflowRunner(
+        restrictions=restrictions.with_passthrough_modules(*_PASSED_THROUGH, *modules)
+    )
+
+
+# The workflow tests keep our own workflows in the sandbox (docs/decisions/0010).
+WORKFLOW_RUNNER: Final = sandboxed("workflows")
 
 log = structlog.get_logger()
 

@@ -55,7 +55,7 @@ class Delivery:
             return
         if outcome is None:
             return
-        async with self._database.begin() as work:
+        async with self._database.single() as work:
             await work.inbox.mark(entry.id, outcome, datetime.now(UTC))
 
     async def run(self) -> None:
@@ -70,7 +70,7 @@ class Delivery:
 
     async def deliver_due(self) -> int:
         """Deliver one batch of due rows; how many there were."""
-        async with self._database.begin() as work:
+        async with self._database.single() as work:
             entries = await work.inbox.claim_due(datetime.now(UTC), _BATCH)
         slots = asyncio.Semaphore(_CONCURRENCY)
 
@@ -109,7 +109,7 @@ class Delivery:
     async def _observe_afterwards(
         self, payment_id: str, report: GatewayReport
     ) -> InboxOutcome | None:
-        async with self._database.begin() as work:
+        async with self._database.single() as work:
             record = await work.payments.find(payment_id)
             claimed = record is None and await work.claims.exists_for(payment_id)
         if record is None:

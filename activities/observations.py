@@ -48,33 +48,48 @@ async def record(
     is_moving = not found.payment.status.is_terminal and (
         reviewed or found.payment.status is not PaymentStatus.NEEDS_REVIEW
     )
-    if answer.state is not ObservedState.UNRECOGNISED:
-        await work.payments.set_attempt(
-            payment_id, attempt, gateway_status=answer.status, reference=answer.reference, now=now
-        )
+    if answer.state is ObservedState.UNRECOGNISED:
+        detail = f"{order.gateway.value} reports the status {answer.status!r}, which nobody knows"
+        await _park(work, found, order, "unknown_status", detail, now)
+        return
+    is_received = answer.receipt is not None and (is_moving or found.payment.status.is_terminal)
+    state = _state_learned(
+        answer, is_received=is_received, is_overdue=orders_expire and _is_overdue(order, now)
+    )
+    await work.payments.set_attempt(
+        payment_id,
+        attempt,
+        state=state,
+        gateway_status=answer.status,
+        reference=answer.reference,
+        now=now,
+    )
+    if state is AttemptState.PAID and answer.receipt is not None:
+        await _receive(work, found, order, answer.receipt, now)
+    elif state is AttemptState.DEAD:
+        failure = answer.failure if answer.state is ObservedState.DEAD else None
+        is_moving &= not is_closing
+        await _bury(work, found, order, now, is_moving=is_moving, failure=failure)
+    elif is_moving and answer.state is not ObservedState.PAID:
+        await _await(work, found, answer, now)
+
+
+def _state_learned(
+    answer: Observation, *, is_received: bool, is_overdue: bool
+) -> AttemptState | None:
+    """What the attempt has come to; None if it is as open as before."""
     match answer.state:
-        case ObservedState.UNRECOGNISED:
-            await _park(
-                work,
-                found,
-                order,
-                "unknown_status",
-                f"{order.gateway.value} reports the status {answer.status!r}, which nobody knows",
-                now,
-            )
-        case ObservedState.PAID:
-            if answer.receipt is not None and (is_moving or found.payment.status.is_terminal):
-                await _receive(work, found, order, answer.receipt, now)
+        case ObservedState.PAID if is_received:
+            return AttemptState.PAID
         case ObservedState.DEAD:
-            is_moving &= not is_closing
-            await _bury(work, found, order, now, is_moving=is_moving, failure=answer.failure)
-        case ObservedState.ABSENT | ObservedState.PENDING | ObservedState.PROCESSING:
-            is_over = orders_expire and now >= order.expires_at + DEATH_AFTER_EXPIRY
-            if is_over and answer.state is not ObservedState.PROCESSING:
-                is_moving &= not is_closing
-                await _bury(work, found, order, now, is_moving=is_moving, failure=None)
-            elif is_moving:
-                await _await(work, found, answer, now)
+            return AttemptState.DEAD
+        case ObservedState.ABSENT | ObservedState.PENDING if is_overdue:
+            return AttemptState.DEAD
+    return None
+
+
+def _is_overdue(order: AttemptRecord, now: datetime) -> bool:
+    return now >= order.expires_at + DEATH_AFTER_EXPIRY
 
 
 async def end(
@@ -115,7 +130,6 @@ async def _receive(
         kept=kept,
         now=now,
     )
-    await work.payments.set_attempt(payment_id, order.attempt, state=AttemptState.PAID, now=now)
     await _strike_undead(work, found, order, now)
     if not is_new:
         return
@@ -171,9 +185,6 @@ async def _bury(
     failure: Failure | None,
 ) -> None:
     """The attempt is dead; a payment with none left alive has no try left."""
-    await work.payments.set_attempt(
-        found.payment.id, order.attempt, state=AttemptState.DEAD, now=now
-    )
     await _strike_undead(work, found, order, now)
     if not _is_last_alive(found, order) or not is_moving:
         return

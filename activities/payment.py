@@ -52,11 +52,11 @@ class PaymentActivities:
     @activity.defn(name="payment.open")
     async def open(self, request: OpenPayment) -> Standing:
         """Write the row, place the order, store what the payer needs."""
-        async with self._database.begin() as work:
+        async with self._database.single() as work:
             record = await work.payments.insert(request.order, request.now)
         for _ in range(_REPLACEMENTS_PER_TRY):
             if record.payment.status is not PaymentStatus.CREATED:
-                return await self._standing(record.payment.id)
+                return _standing(record)
             attempt = record.attempts[-1]
             try:
                 outcome = await self._place(record, attempt)
@@ -74,7 +74,7 @@ class PaymentActivities:
                 f"the instructions of {_REPLACEMENTS_PER_TRY} attempts in a row were lost",
                 type=InstructionsLost.code,
             )
-        return await self._standing(record.payment.id)
+        return _standing(record)
 
     @activity.defn(name="payment.settle")
     async def settle(self, request: SettlePayment) -> Standing:
@@ -82,11 +82,11 @@ class PaymentActivities:
         record = await self._record(request.payment_id)
         await self._audit(record, request.review, request.now)
         asked = {AttemptState.OPEN, AttemptState.DEAD} if request.thorough else {AttemptState.OPEN}
-        await _each_of(
+        observed = await _each_of(
             (attempt for attempt in record.attempts if attempt.state in asked),
             lambda attempt: self._observe(record, attempt, request.now, request.review),
         )
-        return await self._standing(request.payment_id)
+        return _standing(observed or record)
 
     @activity.defn(name="payment.close")
     async def close(self, request: ClosePayment) -> Standing:
@@ -94,19 +94,20 @@ class PaymentActivities:
         await self._insert_missing(request.order, request.now)
         record = await self._record(request.payment_id)
         await self._audit(record, request.review, request.now)
-        await _each_of(
+        closed = await _each_of(
             record.open_attempts, lambda attempt: self._close_attempt(record, attempt, request)
         )
-        if request.status is not None:
-            async with self._database.begin() as work:
-                await observations.end(
-                    work,
-                    request.payment_id,
-                    request.status,
-                    request.now,
-                    reviewed=request.review is not None,
-                )
-        return await self._standing(request.payment_id)
+        if request.status is None:
+            return _standing(closed or record)
+        async with self._database.begin() as work:
+            await observations.end(
+                work,
+                request.payment_id,
+                request.status,
+                request.now,
+                reviewed=request.review is not None,
+            )
+            return _standing(await _found(work, request.payment_id))
 
     @activity.defn(name="payment.end")
     async def end(self, request: EndPayment) -> Standing:
@@ -121,7 +122,7 @@ class PaymentActivities:
                 request.now,
                 reviewed=request.review is not None,
             )
-        return await self._standing(request.payment_id)
+            return _standing(await _found(work, request.payment_id))
 
     @activity.defn(name="payment.flag")
     async def flag(self, request: FlagPayment) -> None:
@@ -189,7 +190,7 @@ class PaymentActivities:
 
     async def _close_attempt(
         self, record: PaymentRecord, attempt: AttemptRecord, request: ClosePayment
-    ) -> None:
+    ) -> PaymentRecord:
         async def observe(record: PaymentRecord) -> PaymentRecord:
             return await self._observe(
                 record, attempt, request.now, request.review, is_closing=request.status is not None
@@ -197,10 +198,10 @@ class PaymentActivities:
 
         record = await observe(record)
         if not record.is_open(attempt.attempt):
-            return
+            return record
         with asking(attempt.gateway):
             await self._gateway(attempt.gateway).close(order_of(record, attempt))
-        await observe(record)
+        return await observe(record)
 
     async def _observe(
         self,
@@ -233,7 +234,7 @@ class PaymentActivities:
 
     async def _insert_missing(self, order: PaymentOrder | None, now: datetime) -> None:
         if order is not None:
-            async with self._database.begin() as work:
+            async with self._database.single() as work:
                 await work.payments.insert(order, now)
 
     async def _audit(
@@ -252,18 +253,8 @@ class PaymentActivities:
             )
 
     async def _record(self, payment_id: str) -> PaymentRecord:
-        async with self._database.begin() as work:
+        async with self._database.single() as work:
             return await _found(work, payment_id)
-
-    async def _standing(self, payment_id: str) -> Standing:
-        async with self._database.begin() as work:
-            record = await _found(work, payment_id)
-            waiting = await work.attention.open(payment_id)
-        return Standing(
-            payment=record.payment,
-            open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
-            needs_attention=bool(waiting),
-        )
 
     def _gateway(self, name: GatewayName) -> Gateway:
         gateway = self._gateways.get(name)
@@ -275,20 +266,22 @@ class PaymentActivities:
 
 
 async def _each_of(
-    attempts: Iterable[AttemptRecord], act: Callable[[AttemptRecord], Awaitable[object]]
-) -> None:
+    attempts: Iterable[AttemptRecord], act: Callable[[AttemptRecord], Awaitable[PaymentRecord]]
+) -> PaymentRecord | None:
     """Act on every attempt, the newest first: one that gives no answer must not hide another.
 
-    Raises the first problem once all were tried.
+    The record as the last one left it. Raises the first problem once all were tried.
     """
     problems: list[Exception] = []
+    record = None
     for attempt in sorted(attempts, key=lambda one: -one.attempt):
         try:
-            await act(attempt)
+            record = await act(attempt)
         except (ApplicationError, GatewayMisconfigured) as problem:
             problems.append(problem)
     if problems:
         raise problems[0]
+    return record
 
 
 async def _ask(gateway: Gateway, order: Order, *, evidence: str | None) -> observations.Answer:
@@ -310,6 +303,14 @@ async def _found(work: UnitOfWork, payment_id: str) -> PaymentRecord:
     if record is None:
         raise PaymentNotFound(f"there is no row of payment {payment_id}")
     return record
+
+
+def _standing(record: PaymentRecord) -> Standing:
+    return Standing(
+        payment=record.payment,
+        open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
+        needs_attention=record.needs_attention,
+    )
 
 
 def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:

@@ -44,7 +44,7 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     ) -> Caller:
         if credentials is None or not 0 < len(credentials.credentials) <= _LONGEST_KEY:
             raise _unknown("send `Authorization: Bearer <key>`")
-        async with context(request).database.begin() as work:
+        async with context(request).database.single() as work:
             key = await work.keys.find(credentials.credentials)
         if key is None:
             raise _unknown("the key is unknown or revoked")

@@ -73,7 +73,7 @@ async def once(
         return (await act(None)).response()
     database = context(request).database
     mark = fingerprint_of(request.method, request.url.path, request.state.document)
-    async with database.begin() as work:
+    async with database.single() as work:
         claim = await work.claims.claim(
             application=caller.application,
             key=key,
@@ -111,7 +111,7 @@ async def _answered(request: Request, act: Act, claim: Claim) -> Answer:
 async def _keep(database: Database, caller: Caller, key: str, answer: Answer) -> None:
     """Without the stored answer a repeat joins the command, and gets the same one from there."""
     try:
-        async with database.begin() as work:
+        async with database.single() as work:
             await work.claims.store_answer(
                 application=caller.application,
                 key=key,

@@ -31,7 +31,7 @@ async def find(request: Request, payment_id: str, application: str) -> Found:
     if not is_payment_id(payment_id):
         raise PaymentNotFound("there is no such payment")
     name_payment(request, payment_id)
-    async with context(request).database.begin() as work:
+    async with context(request).database.single() as work:
         record = await work.payments.find(payment_id, application=application)
         if record is not None:
             return Found(record.payment, record.order, is_recorded=True)

@@ -113,7 +113,7 @@ async def _store(
     wired: Context, gateway: GatewayName, notification: Notification, body: bytes, now: datetime
 ) -> None:
     """Keep the event, once, and have it delivered in the background."""
-    async with wired.database.begin() as work:
+    async with wired.database.single() as work:
         entry = await work.inbox.store(
             gateway, notification.event_id, notification.event_type, notification.number, body, now
         )

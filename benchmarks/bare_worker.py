@@ -16,7 +16,7 @@ from runtime.cipher import Cipher
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
 from runtime.temporal import connect
-from worker import POLLERS, STICKY_RATIO, STICKY_SCHEDULE_TO_START, WORKFLOW_RUNNER
+from worker import POLLERS, STICKY_RATIO, STICKY_SCHEDULE_TO_START, sandboxed
 
 READY_FILE: Final = "BENCHMARK_READY_FILE"
 
@@ -30,7 +30,7 @@ def build_workers(client: Client, settings: Settings) -> list[Worker]:
             client,
             task_queue=QUEUE,
             workflows=[SameShape],
-            workflow_runner=WORKFLOW_RUNNER,
+            workflow_runner=sandboxed("benchmarks"),
             workflow_task_poller_behavior=POLLERS,
             nonsticky_to_sticky_poll_ratio=STICKY_RATIO,
             sticky_queue_schedule_to_start_timeout=STICKY_SCHEDULE_TO_START,
@@ -50,7 +50,7 @@ def build_workers(client: Client, settings: Settings) -> list[Worker]:
             task_queue=PLAIN_QUEUE,
             workflows=[Plain],
             activities=both,
-            workflow_runner=WORKFLOW_RUNNER,
+            workflow_runner=sandboxed("benchmarks"),
             workflow_task_poller_behavior=POLLERS,
             activity_task_poller_behavior=POLLERS,
             nonsticky_to_sticky_poll_ratio=STICKY_RATIO,

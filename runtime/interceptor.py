@@ -12,7 +12,11 @@ HEARTBEAT_INTERVAL_SECONDS: Final = 1.0
 
 
 class ActivityInterceptor(Interceptor):
-    """Heartbeats tell the server within seconds, not a full time-out, that a worker is gone."""
+    """Heartbeats tell the server within seconds, not a full time-out, that a worker is gone.
+
+    The first one comes after an interval: most activities are over by then, and each beat is a
+    write of the server's.
+    """
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return _Beating(next)
@@ -38,5 +42,5 @@ class _Beating(ActivityInboundInterceptor):
 
 async def _beat() -> None:
     while True:
-        activity.heartbeat()
         await asyncio.sleep(HEARTBEAT_INTERVAL_SECONDS)
+        activity.heartbeat()

@@ -88,17 +88,8 @@ class Events:
             .where(events.c.object_id == object_id)
             .scalar_subquery()
         )
-        await self._connection.execute(
-            insert(events).values(
-                id=make_id(EVENT, time.time_ns() // 1_000_000, secrets.token_bytes(10)),
-                object_id=object_id,
-                sequence=last,
-                application=application,
-                type=type,
-                data=data,
-                effective_at=now,
-            )
-        )
+        values = event_values(object_id, application, type, data, now)
+        await self._connection.execute(insert(events).values(**values, sequence=last))
 
     async def after(self, *, application: str, cursor: str | None, limit: int) -> EventPage:
         """Events oldest first, from just behind `cursor`; the last one's own is the next.
@@ -135,6 +126,20 @@ class Events:
             _PLACE, {"application": application, "most": PLACED_AT_ONCE}
         )
         return placed.rowcount < PLACED_AT_ONCE
+
+
+def event_values(
+    object_id: str, application: str, type: str, data: dict[str, Any], now: datetime
+) -> dict[str, Any]:
+    """An event's columns, but for its number among the object's own."""
+    return {
+        "id": make_id(EVENT, time.time_ns() // 1_000_000, secrets.token_bytes(10)),
+        "object_id": object_id,
+        "application": application,
+        "type": type,
+        "data": data,
+        "effective_at": now,
+    }
 
 
 def _event(row: RowMapping) -> EventRecord:

@@ -1,5 +1,6 @@
 """What a payment's rows say, and how instructions and orders are sealed in them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +24,8 @@ from billing.payment import (
 from runtime.cipher import Cipher
 
 _NEXT_ACTION: Final[TypeAdapter[NextAction]] = TypeAdapter(NextAction)
+ATTEMPT_PREFIX: Final = "attempt__"
+NEEDS_ATTENTION: Final = "needs_attention"
 _ORDER_PURPOSE: Final = "payments.order_document"
 
 
@@ -50,6 +53,8 @@ class PaymentRecord:
     payment: Payment
     order: PaymentOrder
     attempts: tuple[AttemptRecord, ...]
+    needs_attention: bool
+    """Whether anything about it waits for a person."""
 
     @property
     def open_attempts(self) -> tuple[AttemptRecord, ...]:
@@ -67,7 +72,7 @@ def seal_order(cipher: Cipher, order: PaymentOrder) -> bytes:
     return cipher.seal(order.model_dump_json().encode(), _ORDER_PURPOSE)
 
 
-def order_of(row: RowMapping, cipher: Cipher) -> PaymentOrder:
+def _order_of(row: RowMapping, cipher: Cipher) -> PaymentOrder:
     """The order as it was given."""
     return PaymentOrder.model_validate_json(cipher.open(row["order_document"], _ORDER_PURPOSE))
 
@@ -114,18 +119,30 @@ def payment_of(row: RowMapping, cipher: Cipher) -> Payment:
     )
 
 
-def attempt_of(row: RowMapping) -> AttemptRecord:
-    """One attempt as far as it is known."""
+def record_of(rows: Sequence[RowMapping], cipher: Cipher) -> PaymentRecord:
+    """From the payment's row joined with those of its attempts, one at least."""
+    return PaymentRecord(
+        payment=payment_of(rows[0], cipher),
+        order=_order_of(rows[0], cipher),
+        attempts=tuple(_attempt_of(row) for row in rows),
+        needs_attention=rows[0][NEEDS_ATTENTION],
+    )
+
+
+def _attempt_of(row: RowMapping) -> AttemptRecord:
+    def said(column: str) -> Any:
+        return row[f"{ATTEMPT_PREFIX}{column}"]
+
     return AttemptRecord(
-        attempt=row["attempt"],
-        gateway=GatewayName(row["gateway"]),
-        method=PaymentMethod(row["method"]),
-        number=row["number"],
-        state=AttemptState(row["state"]),
-        reference=row["reference"],
-        gateway_status=row["gateway_status"],
-        expires_at=row["expires_at"],
-        opened_at=row["opened_at"],
+        attempt=said("attempt"),
+        gateway=GatewayName(said("gateway")),
+        method=PaymentMethod(said("method")),
+        number=said("number"),
+        state=AttemptState(said("state")),
+        reference=said("reference"),
+        gateway_status=said("gateway_status"),
+        expires_at=said("expires_at"),
+        opened_at=said("opened_at"),
     )
 
 

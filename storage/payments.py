@@ -5,9 +5,21 @@ that stands afterwards, whoever wrote it.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Select,
+    Table,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,21 +39,35 @@ from billing.payment import (
     sources_of,
 )
 from runtime.cipher import Cipher
-from storage.events import Events
+from storage.events import Events, event_values
 from storage.paging import Page
 from storage.payment_rows import (
+    ATTEMPT_PREFIX,
+    NEEDS_ATTENTION,
     AttemptRecord,
     PaymentRecord,
-    attempt_of,
     event_data_of,
-    order_of,
     payment_of,
+    record_of,
     seal_next_action,
     seal_order,
 )
-from storage.tables import IS_OPEN, IS_UNFINISHED, payment_attempts, payments
+from storage.tables import IS_OPEN, IS_UNFINISHED, attention, events, payment_attempts, payments
 
 __all__ = ["AttemptRecord", "PaymentRecord", "Payments"]
+
+
+_RECORD: Final = (
+    select(
+        payments,
+        exists()
+        .where(attention.c.payment_id == payments.c.id, attention.c.resolved_at.is_(None))
+        .label(NEEDS_ATTENTION),
+        *(column.label(f"{ATTEMPT_PREFIX}{column.name}") for column in payment_attempts.c),
+    )
+    .join_from(payments, payment_attempts, payment_attempts.c.payment_id == payments.c.id)
+    .order_by(payment_attempts.c.attempt)
+)
 
 
 class Payments:
@@ -54,8 +80,11 @@ class Payments:
         self._held: set[str] = set()
 
     async def insert(self, order: PaymentOrder, now: datetime) -> PaymentRecord:
-        """Write the row, its first attempt and its first event, unless they are there."""
-        inserted = await self._connection.execute(
+        """Write the row, its first attempt and its first event, unless they are there.
+
+        One statement, all or nothing also outside a transaction.
+        """
+        inserted = (
             postgresql.insert(payments)
             .values(
                 id=order.payment_id,
@@ -77,25 +106,33 @@ class Payments:
             )
             .on_conflict_do_nothing()
             .returning(payments.c.id)
+            .cte("inserted")
         )
-        if inserted.first() is not None:
-            await self._insert_attempt(
-                order.payment_id, 1, order.gateway, order.method, order.expires_at, now
-            )
-            await self._events.append(
-                order.payment_id,
-                order.application,
-                "payment.created",
-                {
-                    "status": PaymentStatus.CREATED.value,
-                    "amount": order.amount_minor,
-                    "currency": order.currency,
-                    "gateway": order.gateway.value,
-                    "method": order.method.value,
-                    "user_id": order.user_id,
-                },
-                now,
-            )
+        attempt = _attempt_values(
+            order.payment_id, 1, order.gateway, order.method, order.expires_at, now
+        )
+        with_attempt = (
+            insert(payment_attempts).from_select(*_if_any(inserted, payment_attempts, attempt))
+        ).cte("with_attempt")
+        created = event_values(
+            order.payment_id,
+            order.application,
+            "payment.created",
+            {
+                "status": PaymentStatus.CREATED.value,
+                "amount": order.amount_minor,
+                "currency": order.currency,
+                "gateway": order.gateway.value,
+                "method": order.method.value,
+                "user_id": order.user_id,
+            },
+            now,
+        )
+        await self._connection.execute(
+            insert(events)
+            .from_select(*_if_any(inserted, events, {**created, "sequence": 1}))
+            .add_cte(with_attempt)
+        )
         record = await self.find(order.payment_id)
         assert record is not None, "a row that was just inserted, or was there before"
         return record
@@ -104,26 +141,14 @@ class Payments:
         self, payment_id: str, *, lock: bool = False, application: str | None = None
     ) -> PaymentRecord | None:
         """The payment, or None; `lock` keeps others from changing it in this transaction."""
-        query = select(payments).where(payments.c.id == payment_id)
+        if lock:
+            # A statement of its own: the next one sees what was committed while it waited.
+            await self._hold(payment_id)
+        query = _RECORD.where(payments.c.id == payment_id)
         if application is not None:
             query = query.where(payments.c.application == application)
-        if lock:
-            query = query.with_for_update()
-        row = (await self._connection.execute(query)).mappings().first()
-        if row is None:
-            return None
-        if lock:
-            self._held.add(payment_id)
-        attempts = await self._connection.execute(
-            select(payment_attempts)
-            .where(payment_attempts.c.payment_id == payment_id)
-            .order_by(payment_attempts.c.attempt)
-        )
-        return PaymentRecord(
-            payment=payment_of(row, self._cipher),
-            order=order_of(row, self._cipher),
-            attempts=tuple(attempt_of(one) for one in attempts.mappings()),
-        )
+        rows = (await self._connection.execute(query)).mappings().all()
+        return record_of(rows, self._cipher) if rows else None
 
     async def add_attempt(
         self,
@@ -328,16 +353,7 @@ class Payments:
     ) -> bool:
         inserted = await self._connection.execute(
             postgresql.insert(payment_attempts)
-            .values(
-                payment_id=payment_id,
-                attempt=attempt,
-                number=attempt_number(payment_id, attempt),
-                gateway=gateway.value,
-                method=method.value,
-                state=AttemptState.OPEN.value,
-                expires_at=expires_at,
-                updated_at=now,
-            )
+            .values(_attempt_values(payment_id, attempt, gateway, method, expires_at, now))
             .on_conflict_do_nothing()
             .returning(payment_attempts.c.attempt)
         )
@@ -386,6 +402,32 @@ class Payments:
         if status is None:
             raise PaymentNotFound(f"there is no row of payment {payment_id}")
         return PaymentStatus(status)
+
+
+def _attempt_values(
+    payment_id: str,
+    attempt: int,
+    gateway: GatewayName,
+    method: PaymentMethod,
+    expires_at: datetime,
+    now: datetime,
+) -> dict[str, Any]:
+    return {
+        "payment_id": payment_id,
+        "attempt": attempt,
+        "number": attempt_number(payment_id, attempt),
+        "gateway": gateway.value,
+        "method": method.value,
+        "state": AttemptState.OPEN.value,
+        "expires_at": expires_at,
+        "updated_at": now,
+    }
+
+
+def _if_any(rows: CTE, table: Table, values: dict[str, Any]) -> tuple[list[str], Select[Any]]:
+    """Columns, and one row of values for each of `rows`: of none there, nothing is inserted."""
+    typed = [literal(value, table.c[column].type) for column, value in values.items()]
+    return list(values), select(*typed).select_from(rows)
 
 
 def _not_before(now: datetime) -> ColumnElement[datetime]:

@@ -36,7 +36,7 @@ from billing.payment import GatewayName, Payment, PaymentStatus
 from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from tests.workflows.scripted import ScriptedActivities, order
-from worker import WORKFLOW_RUNNER
+from worker import sandboxed
 from workflows import WORKFLOWS, PaymentAfterWorkflow, PaymentWorkflow, policies
 
 COMMAND = Command(application="shop")
@@ -143,7 +143,7 @@ async def working(client: Client, script: ScriptedActivities, cached: int) -> As
         task_queue=CORE,
         workflows=WORKFLOWS,
         activities=[script.end, script.flag],
-        workflow_runner=WORKFLOW_RUNNER,
+        workflow_runner=sandboxed(),
         max_cached_workflows=cached,
         max_concurrent_workflow_tasks=10,
     )
