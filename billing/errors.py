@@ -7,12 +7,16 @@ BillingError
 │   ├── GatewayNotConfigured  the gateway has no keys on this deployment
 │   └── MethodNotSupported    the gateway does not offer that method
 ├── PaymentNotFound           no such payment
+├── PaymentNotRefundable      unpaid, too old or refunded too often for its gateway
+├── RefundExceedsPayment      more than is left of what was captured
+├── RefundNotFound            no such refund
 ├── PaymentNotCancelable      it ended in another way
 ├── PaymentNotUnderReview     a review decision for a payment nobody parked
 ├── IdempotencyKeyReused      the key was used for another request
 └── GatewayError              what a call to a gateway can come to, apart from an answer
     ├── OutcomeUnknown        nobody knows whether it took effect; ask under the same number
-    │   └── GatewayThrottled  it certainly did not; come back later
+    │   ├── GatewayThrottled  it certainly did not; come back later
+    │   └── BalanceInsufficient  it did not, until the merchant's account is topped up
     ├── InstructionsLost      the order stands, but its instructions cannot be fetched again
     ├── AnswerUntrusted       the answer does not fit the order it speaks of
     └── GatewayMisconfigured  refused for a reason that only an operator can change
@@ -59,6 +63,18 @@ class PaymentNotFound(BillingError):
     code = "payment_not_found"
 
 
+class PaymentNotRefundable(BillingError):
+    code = "payment_not_refundable"
+
+
+class RefundExceedsPayment(BillingError):
+    code = "refund_exceeds_payment"
+
+
+class RefundNotFound(BillingError):
+    code = "refund_not_found"
+
+
 class PaymentNotCancelable(BillingError):
     code = "payment_not_cancelable"
 
@@ -89,6 +105,12 @@ class GatewayThrottled(OutcomeUnknown):
     def __init__(self, detail: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class BalanceInsufficient(OutcomeUnknown):
+    """The merchant's account at the gateway does not cover the refund; nothing took effect."""
+
+    code = "balance_insufficient"
 
 
 class InstructionsLost(GatewayError):

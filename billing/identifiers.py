@@ -11,11 +11,14 @@ from typing import Final
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 PAYMENT: Final = "pay"
+REFUND: Final = "ref"
 EVENT: Final = "evt"
 PAYMENT_ID_PATTERN: Final = r"^pay_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+REFUND_ID_PATTERN: Final = r"^ref_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 MAX_ATTEMPT: Final = 99
 
 _PAYMENT_ID = re.compile(PAYMENT_ID_PATTERN)
+_REFUND_ID = re.compile(REFUND_ID_PATTERN)
 _ATTEMPT_NUMBER = re.compile(r"^(pay_[0-7][0-9a-hjkmnp-tv-z]{25})(\d{2})?$")
 
 
@@ -40,6 +43,10 @@ def make_id(prefix: str, unix_milliseconds: int, entropy: bytes) -> str:
 
 def is_payment_id(value: str) -> bool:
     return _PAYMENT_ID.fullmatch(value) is not None
+
+
+def is_refund_id(value: str) -> bool:
+    return _REFUND_ID.fullmatch(value) is not None
 
 
 def attempt_number(payment_id: str, attempt: int) -> str:

@@ -20,6 +20,7 @@ from billing.payment import (
 )
 
 PAYMENT_WORKFLOW: Final = "Payment"
+REFUND_WORKFLOW: Final = "Refund"
 AFTER_WORKFLOW: Final = "PaymentAfter"
 GATEWAY_REPORTED: Final = "gateway_reported"
 

@@ -109,6 +109,59 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class RefundOrder:
+    """One refund of one paid order, as a gateway is to know it.
+
+    `number` is the refund's own id, under which any repeat is recognised; `payment_number` and
+    `payment_reference` are our and the gateway's number of the order that was paid
+    (`Receipt.gateway_reference`), `paid_minor` all that was paid for it.
+    """
+
+    number: str
+    payment_number: str
+    payment_reference: str
+    paid_minor: int
+    amount_minor: int
+    currency: str
+    reason: str
+    created_at: datetime
+    reference: str | None = None
+    """The gateway's own number of the refund, where an earlier answer told it."""
+
+
+class RefundState(StrEnum):
+    """What a gateway says of a refund, in our words.
+
+    ABSENT: it knows no such refund (yet); asking again under the same number is safe. PROCESSING:
+    accepted, the money is on its way. SUCCEEDED and FAILED are the gateway's last word, though a
+    bank may make SUCCEEDED FAILED days later. STUCK: the gateway wants a person to act there.
+    UNRECOGNISED: a status that no table of ours names.
+    """
+
+    ABSENT = "absent"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STUCK = "stuck"
+    UNRECOGNISED = "unrecognised"
+
+
+@dataclass(frozen=True)
+class RefundObservation:
+    """The gateway's truth about one refund at one moment; `status` is its own word.
+
+    `failure` is there when the state is FAILED or STUCK, `refunded_at` when it is SUCCEEDED and
+    the gateway says when.
+    """
+
+    state: RefundState
+    status: str
+    reference: str | None = None
+    failure: Failure | None = None
+    refunded_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Capabilities:
     methods: frozenset[PaymentMethod]
     currencies: frozenset[str] | None
@@ -144,6 +197,21 @@ class Gateway(Protocol):
         Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured.
         """
 
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        """Ask for the refund, or repeat it under its own number with identical parameters.
+
+        A gateway that refuses for good (too much, too late, not refundable) answers FAILED.
+        Raises OutcomeUnknown (repeat it), GatewayThrottled, BalanceInsufficient (repeat it once
+        the merchant's account there is topped up), GatewayMisconfigured, and AnswerUntrusted
+        where a verified answer names another amount, currency, merchant, order or refund.
+        """
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        """Ask what became of the refund, by its number.
+
+        Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured, AnswerUntrusted.
+        """
+
     async def aclose(self) -> None:
         """Release connections."""
 
@@ -158,11 +226,13 @@ class WebhookRefused(Exception):
 
 @dataclass(frozen=True)
 class Notification:
-    """A verified webhook. `number` is our order number, None where it speaks of no order."""
+    """A verified webhook. `number` is our order number, None where it speaks of no order;
+    `refund_number` is our refund's, where it speaks of one of those."""
 
     event_id: str
     event_type: str
     number: str | None
+    refund_number: str | None = None
 
 
 @dataclass(frozen=True)
