@@ -24,6 +24,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.delivery import Delivery
 from activities.housekeeping import Housekeeping
 from activities.payment import PaymentActivities
+from activities.refund import RefundActivities
 from activities.resumption import Resumption
 from billing.errors import SettingError
 from billing.payment import GatewayName
@@ -83,6 +84,7 @@ def build_workers(
 ) -> list[Worker]:
     """The workers of one role, wired and not yet running. `interceptors` act within our own."""
     payments = PaymentActivities(database, gateways)
+    refunds = RefundActivities(database, gateways)
     workers: list[Worker] = []
     if role in ("all", "core"):
         workers.append(
@@ -90,7 +92,7 @@ def build_workers(
                 client,
                 task_queue=CORE,
                 workflows=WORKFLOWS,
-                activities=[payments.end, payments.flag],
+                activities=[payments.end, payments.flag, refunds.reserve],
                 workflow_runner=WORKFLOW_RUNNER,
                 interceptors=[ActivityInterceptor(), *interceptors],
                 max_cached_workflows=max_cached_workflows,
@@ -105,7 +107,13 @@ def build_workers(
             Worker(
                 client,
                 task_queue=gateway_queue(name),
-                activities=[payments.open, payments.settle, payments.close],
+                activities=[
+                    payments.open,
+                    payments.settle,
+                    payments.close,
+                    refunds.ask,
+                    refunds.settle,
+                ],
                 interceptors=[ActivityInterceptor(), *interceptors],
                 activity_task_poller_behavior=POLLERS,
                 max_task_queue_activities_per_second=settings.gateway_rate_limits.get(name),

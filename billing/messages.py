@@ -18,9 +18,11 @@ from billing.payment import (
     PaymentStatus,
     PaymentType,
 )
+from billing.refund import Refund, RefundCause, RefundStatus
 
 PAYMENT_WORKFLOW: Final = "Payment"
 REFUND_WORKFLOW: Final = "Refund"
+REFUND_AFTER_WORKFLOW: Final = "RefundAfter"
 AFTER_WORKFLOW: Final = "PaymentAfter"
 GATEWAY_REPORTED: Final = "gateway_reported"
 
@@ -156,6 +158,68 @@ class AfterInput(Message):
     gateway: GatewayName
 
 
+class RefundRequest(Message):
+    """What is to be given back; the input of `Refund`.
+
+    `attempt` is the receipt's, None for the one that paid for the payment; `amount_minor` None is
+    all that is left of it. `user_id`, `gateway` and `currency` are the payment's own.
+    """
+
+    refund_id: str
+    payment_id: str
+    application: str
+    user_id: str
+    gateway: GatewayName
+    currency: str
+    amount_minor: int | None = None
+    attempt: int | None = None
+    cause: RefundCause = RefundCause.REQUESTED
+    reason: str
+    created_at: datetime
+
+
+class RefundStanding(Message):
+    """Where a refund stands after an activity; the gateway may be asked from `ask_at` on."""
+
+    refund: Refund
+    ask_at: datetime
+
+
+class ReserveRefund(Message):
+    request: RefundRequest
+    now: datetime
+
+
+class AskRefund(Message):
+    """Ask the gateway for the refund, under the number it has whatever happens."""
+
+    refund_id: str
+    gateway: GatewayName
+    now: datetime
+
+
+class SettleRefund(Message):
+    """Ask the gateway what became of the refund, and record it."""
+
+    refund_id: str
+    gateway: GatewayName
+    now: datetime
+
+
+class RefundAfterInput(Message):
+    refund_id: str
+    gateway: GatewayName
+
+
+class RefundEnded(Message):
+    """What the workflow leaves behind: the final status, or why nothing was reserved."""
+
+    refund_id: str
+    status: RefundStatus | None
+    refusal_code: str | None = None
+    refusal: str | None = None
+
+
 class PaymentEnded(Message):
     """What the workflow leaves behind in Temporal; the record knows the rest."""
 
@@ -167,7 +231,10 @@ __all__ = [
     "AFTER_WORKFLOW",
     "GATEWAY_REPORTED",
     "PAYMENT_WORKFLOW",
+    "REFUND_AFTER_WORKFLOW",
+    "REFUND_WORKFLOW",
     "AfterInput",
+    "AskRefund",
     "AttemptState",
     "ClosePayment",
     "Command",
@@ -178,8 +245,14 @@ __all__ = [
     "OpenPayment",
     "PaymentEnded",
     "PaymentOrder",
+    "RefundAfterInput",
+    "RefundEnded",
+    "RefundRequest",
+    "RefundStanding",
+    "ReserveRefund",
     "ReviewAction",
     "ReviewDecision",
     "SettlePayment",
+    "SettleRefund",
     "Standing",
 ]

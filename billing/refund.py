@@ -41,7 +41,7 @@ def sources_of(target: RefundStatus) -> frozenset[RefundStatus]:
 
 
 class RefundCause(StrEnum):
-    """REQUESTED by the application; RETURNED by ourselves, since no payment waited for the money."""
+    """REQUESTED by the application; RETURNED by ourselves: no payment waited for the money."""
 
     REQUESTED = "requested"
     RETURNED = "returned"

@@ -4,9 +4,10 @@ from typing import Final
 
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
-from billing.messages import PaymentOrder
+from billing.messages import PaymentOrder, RefundRequest
 from billing.money import Money
 from billing.payment import PaymentStatus
+from billing.refund import RefundStatus
 
 CUSTOMER_ID: Final = SearchAttributeKey.for_keyword("CustomerId")
 BILLING_STATUS: Final = SearchAttributeKey.for_keyword("BillingStatus")
@@ -41,6 +42,29 @@ def at_start(
             SearchAttributePair(NEEDS_ATTENTION, False),
         ]
     )
+
+
+def at_refund_start(
+    request: RefundRequest, status: RefundStatus = RefundStatus.PENDING
+) -> TypedSearchAttributes:
+    """What operators can search a refund by; its amount follows once it is reserved."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(CUSTOMER_ID, request.user_id),
+            SearchAttributePair(BILLING_STATUS, status.value),
+            SearchAttributePair(GATEWAY, request.gateway.value),
+            SearchAttributePair(CURRENCY, request.currency),
+            SearchAttributePair(NEEDS_ATTENTION, False),
+        ]
+    )
+
+
+def refund_summary(request: RefundRequest) -> str:
+    """Such as `refund of 9.00 CNY by alipay`."""
+    if request.amount_minor is None:
+        return f"refund of the rest by {request.gateway.value}"
+    money = Money(amount_minor=request.amount_minor, currency=request.currency)
+    return f"refund of {money} by {request.gateway.value}"
 
 
 def summary(order: PaymentOrder) -> str:

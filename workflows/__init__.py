@@ -2,7 +2,14 @@
 
 from workflows.after import PaymentAfterWorkflow
 from workflows.payment import PaymentWorkflow
+from workflows.refund import RefundAfterWorkflow, RefundWorkflow
 
-WORKFLOWS = [PaymentWorkflow, PaymentAfterWorkflow]
+WORKFLOWS = [PaymentWorkflow, PaymentAfterWorkflow, RefundWorkflow, RefundAfterWorkflow]
 
-__all__ = ["WORKFLOWS", "PaymentAfterWorkflow", "PaymentWorkflow"]
+__all__ = [
+    "WORKFLOWS",
+    "PaymentAfterWorkflow",
+    "PaymentWorkflow",
+    "RefundAfterWorkflow",
+    "RefundWorkflow",
+]

@@ -67,3 +67,19 @@ DEATH_AFTER_EXPIRY: Final = timedelta(seconds=61)
 
 # How long a refresh holds one of the ten places that a workflow has for commands under way.
 REFRESH_PATIENCE: Final = timedelta(seconds=8)
+
+# Alipay is not queried within ten seconds of a refund. Banks take days; after the list, the last
+# delay goes on.
+REFUND_POLL_DELAYS: Final = (
+    timedelta(seconds=10),
+    timedelta(seconds=30),
+    timedelta(minutes=2),
+    timedelta(minutes=10),
+    timedelta(hours=1),
+    timedelta(hours=6),
+    timedelta(hours=24),
+)
+
+# How long the caller of a refund waits for the gateway's first answer; a pause that the gateway
+# demands between two refunds may be longer.
+REFUND_PATIENCE: Final = timedelta(seconds=7)

@@ -1,0 +1,254 @@
+"""What the refund workflow has done: reserve, ask, settle.
+
+The reservation comes before the gateway is asked, and is put back only by the gateway's own word
+that the refund has failed. Every activity can be repeated at any point: the refund's id is its
+number at the gateway, and the ledger takes each cause once.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.asking import asking
+from billing.errors import (
+    AnswerUntrusted,
+    BalanceInsufficient,
+    GatewayMisconfigured,
+    PaymentNotFound,
+    PaymentNotRefundable,
+    RefundExceedsPayment,
+    RefundNotFound,
+)
+from billing.identifiers import attempt_number
+from billing.messages import AskRefund, RefundStanding, ReserveRefund, SettleRefund
+from billing.payment import Failure, GatewayName, Review
+from billing.refund import RefundCause, RefundStatus
+from gateways.gateway import Gateway, RefundObservation, RefundOrder, RefundState
+from storage.database import Database, UnitOfWork
+from storage.ledger import Posting
+from storage.refunds import RefundRecord
+
+REFUSALS: Final = (PaymentNotFound, PaymentNotRefundable, RefundExceedsPayment)
+"""What a reservation comes to when nothing can be reserved: nothing was changed."""
+
+_Answer = RefundObservation | AnswerUntrusted
+
+
+class RefundActivities:
+    """`gateways` are the ones switched on."""
+
+    def __init__(self, database: Database, gateways: Mapping[GatewayName, Gateway]) -> None:
+        self._database = database
+        self._gateways = gateways
+
+    @activity.defn(name="refund.reserve")
+    async def reserve(self, request: ReserveRefund) -> RefundStanding:
+        """Set the amount aside, so that no other refund can have it. Raises ApplicationError of
+        the refusal's own type, not to be repeated."""
+        wanted = request.request
+        try:
+            async with self._database.begin() as work:
+                record = await work.refunds.reserve(
+                    refund_id=wanted.refund_id,
+                    payment_id=wanted.payment_id,
+                    application=wanted.application,
+                    attempt=wanted.attempt,
+                    amount_minor=wanted.amount_minor,
+                    cause=wanted.cause,
+                    reason=wanted.reason,
+                    now=request.now,
+                )
+        except REFUSALS as refusal:
+            raise ApplicationError(
+                refusal.detail, type=refusal.code, non_retryable=True
+            ) from refusal
+        return _standing(record)
+
+    @activity.defn(name="refund.ask")
+    async def ask(self, request: AskRefund) -> RefundStanding:
+        """Ask for the refund, or repeat it under its number."""
+        record = await self._record(request.refund_id)
+        if record.refund.status is not RefundStatus.PENDING:
+            return _standing(record)
+        return await self._ask(record, request.now)
+
+    @activity.defn(name="refund.settle")
+    async def settle(self, request: SettleRefund) -> RefundStanding:
+        """Ask what became of the refund; one the gateway does not know is asked for again."""
+        record = await self._record(request.refund_id)
+        if record.refund.status is RefundStatus.FAILED:
+            return _standing(record)
+        answer: _Answer
+        try:
+            with asking(record.refund.gateway):
+                answer = await self._gateway(record).query_refund(order_of(record))
+        except AnswerUntrusted as problem:
+            answer = problem
+        if isinstance(answer, RefundObservation) and answer.state is RefundState.ABSENT:
+            if record.refund.status.has_ended:
+                return _standing(record)
+            return await self._ask(record, request.now)
+        return await self._store(record, answer, request.now)
+
+    async def _ask(self, record: RefundRecord, now: datetime) -> RefundStanding:
+        answer: _Answer
+        try:
+            with asking(record.refund.gateway):
+                answer = await self._gateway(record).refund(order_of(record))
+        except AnswerUntrusted as problem:
+            answer = problem
+        except ApplicationError as problem:
+            if problem.type == BalanceInsufficient.code:
+                await self._call_for_money(record, now)
+            raise
+        return await self._store(record, answer, now)
+
+    async def _call_for_money(self, record: RefundRecord, now: datetime) -> None:
+        async with self._database.single() as work:
+            await work.attention.raise_(
+                record.refund.payment_id,
+                "balance_insufficient",
+                f"{record.refund.gateway.value} cannot pay refund {record.refund.id} out of the"
+                " merchant's account: top it up there; the refund is repeated by itself",
+                now,
+            )
+
+    async def _store(self, record: RefundRecord, answer: _Answer, now: datetime) -> RefundStanding:
+        async with self._database.begin() as work:
+            locked = await work.refunds.find(record.refund.id, lock=True)
+            assert locked is not None, "a refund is never deleted"
+            await _apply(work, locked, answer, now)
+            return _standing(await _found(work, record.refund.id))
+
+    async def _record(self, refund_id: str) -> RefundRecord:
+        async with self._database.single() as work:
+            return await _found(work, refund_id)
+
+    def _gateway(self, record: RefundRecord) -> Gateway:
+        name = record.refund.gateway
+        gateway = self._gateways.get(name)
+        if gateway is None:
+            raise GatewayMisconfigured(
+                f"{name.value} is not configured on this worker: set its keys and restart it"
+            )
+        return gateway
+
+
+async def _apply(work: UnitOfWork, record: RefundRecord, answer: _Answer, now: datetime) -> None:
+    """What the gateway said, in status and ledger at once."""
+    refund = record.refund
+    if isinstance(answer, AnswerUntrusted):
+        await _park(work, record, answer.reason, answer.detail, now)
+        return
+    match answer.state:
+        case RefundState.PROCESSING | RefundState.ABSENT:
+            if refund.status is not RefundStatus.PROCESSING and not refund.status.has_ended:
+                await _move(work, record, RefundStatus.PROCESSING, answer, now)
+        case RefundState.SUCCEEDED:
+            if refund.status is not RefundStatus.SUCCEEDED:
+                await _move(work, record, RefundStatus.SUCCEEDED, answer, now)
+                await _post(work, record, f"refund/{refund.id}", now, sign=1)
+        case RefundState.FAILED:
+            await _move(work, record, RefundStatus.FAILED, answer, now)
+            if refund.status is RefundStatus.SUCCEEDED:
+                await _post(work, record, f"refund/{refund.id}/failed", now, sign=-1)
+        case RefundState.STUCK:
+            detail = answer.failure.message if answer.failure else answer.status
+            await _park(work, record, "refund_stuck", detail, now)
+        case RefundState.UNRECOGNISED:
+            detail = f"the gateway reports the status {answer.status!r}, which nobody knows"
+            await _park(work, record, "unknown_status", detail, now)
+
+
+async def _move(
+    work: UnitOfWork,
+    record: RefundRecord,
+    to: RefundStatus,
+    answer: RefundObservation,
+    now: datetime,
+) -> None:
+    failure = answer.failure
+    if to is RefundStatus.FAILED and failure is None:
+        failure = Failure(code="refused_by_gateway", message=f"the gateway says {answer.status}")
+    await work.refunds.move(
+        record.refund.id,
+        to,
+        now=now,
+        failure=failure if to is RefundStatus.FAILED else None,
+        refunded_at=(answer.refunded_at or now) if to is RefundStatus.SUCCEEDED else None,
+        gateway_reference=answer.reference,
+        gateway_status=answer.status,
+    )
+    if to is not RefundStatus.PROCESSING:
+        for reason in ("balance_insufficient", *_reasons(record)):
+            await work.attention.resolve(record.refund.payment_id, now, reason)
+
+
+def _reasons(record: RefundRecord) -> tuple[str, ...]:
+    return (record.refund.review.reason,) if record.refund.review is not None else ()
+
+
+async def _post(
+    work: UnitOfWork, record: RefundRecord, cause: str, now: datetime, *, sign: int
+) -> None:
+    """Out of what it was booked to when it came in, through the gateway's clearing."""
+    refund = record.refund
+    booked = (
+        "revenue"
+        if refund.cause is RefundCause.REQUESTED
+        else f"unapplied_receipts:{refund.gateway.value}"
+    )
+    amount = sign * refund.amount
+    await work.ledger.post(
+        cause,
+        now,
+        [
+            Posting(booked, amount, refund.currency),
+            Posting(f"gateway_clearing:{refund.gateway.value}", -amount, refund.currency),
+        ],
+    )
+
+
+async def _park(
+    work: UnitOfWork, record: RefundRecord, reason: str, detail: str, now: datetime
+) -> None:
+    """A person must look; the reservation stays, and the gateway is asked on."""
+    refund = record.refund
+    if not refund.status.has_ended:
+        await work.refunds.move(
+            refund.id,
+            RefundStatus.NEEDS_REVIEW,
+            review=Review(reason=reason, detail=detail, since=now),
+            now=now,
+        )
+    await work.attention.raise_(refund.payment_id, reason, f"refund {refund.id}: {detail}", now)
+
+
+async def _found(work: UnitOfWork, refund_id: str) -> RefundRecord:
+    record = await work.refunds.find(refund_id)
+    if record is None:
+        raise RefundNotFound(f"there is no row of refund {refund_id}")
+    return record
+
+
+def _standing(record: RefundRecord) -> RefundStanding:
+    return RefundStanding(refund=record.refund, ask_at=record.ask_at)
+
+
+def order_of(record: RefundRecord) -> RefundOrder:
+    """A refund as its gateway is to know it: the same parameters at every repeat."""
+    refund = record.refund
+    return RefundOrder(
+        number=refund.id,
+        payment_number=attempt_number(refund.payment_id, record.attempt),
+        payment_reference=record.payment_reference,
+        paid_minor=record.paid_minor,
+        amount_minor=refund.amount,
+        currency=refund.currency,
+        reason=refund.reason,
+        created_at=refund.created_at,
+        reference=refund.gateway_reference,
+    )
