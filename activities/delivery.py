@@ -17,8 +17,10 @@ from billing.messages import (
     AFTER_WORKFLOW,
     GATEWAY_REPORTED,
     PAYMENT_WORKFLOW,
+    REFUND_AFTER_WORKFLOW,
     AfterInput,
     GatewayReport,
+    RefundAfterInput,
 )
 from runtime import attributes
 from runtime.queues import CORE
@@ -97,14 +99,44 @@ class Delivery:
         return await self._observe_afterwards(payment_id, report)
 
     async def _observe_entry(self, entry: InboxEntry) -> InboxOutcome | None:
+        report = GatewayReport(
+            event_id=f"{entry.gateway.value}/{entry.event_id}", event_type=entry.event_type
+        )
+        if entry.refund_id is not None:
+            return await self.observe_refund(entry.refund_id, report)
         if entry.payment_id is None:
             return InboxOutcome.IGNORED
-        return await self.observe(
-            entry.payment_id,
-            GatewayReport(
-                event_id=f"{entry.gateway.value}/{entry.event_id}", event_type=entry.event_type
-            ),
+        return await self.observe(entry.payment_id, report)
+
+    async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome | None:
+        """As `observe`, about a refund of ours. Raises RPCError."""
+        handle = self._client.get_workflow_handle(refund_id)
+        try:
+            await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
+        except RPCError as problem:
+            if problem.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        else:
+            return InboxOutcome.DELIVERED
+        async with self._database.single() as work:
+            record = await work.refunds.find(refund_id)
+            claimed = record is None and await work.claims.exists_for(refund_id)
+        if record is None:
+            return None if claimed else InboxOutcome.UNMATCHED
+        await self._client.start_workflow(
+            REFUND_AFTER_WORKFLOW,
+            RefundAfterInput(refund_id=refund_id, gateway=record.refund.gateway),
+            id=after_workflow_id(refund_id),
+            task_queue=CORE,
+            task_timeout=_WORKFLOW_TASK_TIMEOUT,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=GATEWAY_REPORTED,
+            start_signal_args=[report],
+            static_summary=f"after refund {refund_id} of {record.refund.payment_id}",
+            rpc_timeout=_SIGNAL_TIMEOUT,
         )
+        return InboxOutcome.DELIVERED
 
     async def _observe_afterwards(
         self, payment_id: str, report: GatewayReport

@@ -1,6 +1,7 @@
 """The record rebuilds the process: start the workflow of every open row that has none running."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
@@ -10,8 +11,8 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from billing.errors import PaymentNotFound
-from billing.messages import PAYMENT_WORKFLOW
+from billing.errors import PaymentNotFound, RefundNotFound
+from billing.messages import PAYMENT_WORKFLOW, REFUND_WORKFLOW, RefundRequest
 from runtime import attributes
 from runtime.queues import CORE
 from storage.database import Database
@@ -66,26 +67,71 @@ class Resumption:
         """Resume every open row that has no workflow running; how many were started."""
         started, after = 0, None
         while True:
-            async with self._database.begin() as work:
+            async with self._database.single() as work:
                 page = await work.payments.unfinished(after, _PAGE)
             if not page:
+                break
+            started += await self._resume_all(page, self.resume)
+            after = page[-1]
+        after = None
+        while True:
+            async with self._database.single() as work:
+                page = await work.refunds.unfinished(after, _PAGE)
+            if not page:
                 return started
-            slots = asyncio.Semaphore(_CONCURRENCY)
-
-            async def one(payment_id: str, slots: asyncio.Semaphore = slots) -> bool:
-                async with slots:
-                    return await self._resume_or_tell(payment_id)
-
-            started += sum(await asyncio.gather(*(one(payment_id) for payment_id in page)))
+            started += await self._resume_all(page, self.resume_refund)
             after = page[-1]
 
-    async def _resume_or_tell(self, payment_id: str) -> bool:
-        """One payment that cannot be resumed must not keep others from it."""
-        try:
-            return await self.resume(payment_id)
-        except Exception:
-            log.exception("payment_not_resumed", payment_id=payment_id)
+    async def _resume_all(self, ids: list[str], resume: Callable[[str], Awaitable[bool]]) -> int:
+        slots = asyncio.Semaphore(_CONCURRENCY)
+
+        async def one(object_id: str) -> bool:
+            async with slots:
+                return await _resume_or_tell(object_id, resume)
+
+        return sum(await asyncio.gather(*(one(object_id) for object_id in ids)))
+
+    async def resume_refund(self, refund_id: str) -> bool:
+        """As `resume`, for a refund: its workflow goes on wherever it stood, since its gateway
+        knows it by its id. Raises RefundNotFound."""
+        async with self._database.single() as work:
+            record = await work.refunds.find(refund_id)
+            payment = None if record is None else await work.payments.find(record.refund.payment_id)
+        if record is None or payment is None:
+            raise RefundNotFound(f"there is no refund {refund_id}")
+        refund = record.refund
+        if refund.status.has_ended or await self._is_running(refund_id):
             return False
+        request = RefundRequest(
+            refund_id=refund.id,
+            payment_id=refund.payment_id,
+            application=record.application,
+            user_id=payment.payment.user_id,
+            gateway=refund.gateway,
+            currency=refund.currency,
+            amount_minor=refund.amount,
+            attempt=record.attempt,
+            cause=refund.cause,
+            reason=refund.reason,
+            created_at=refund.created_at,
+        )
+        try:
+            await self._client.start_workflow(
+                REFUND_WORKFLOW,
+                request,
+                id=refund_id,
+                task_queue=CORE,
+                task_timeout=_WORKFLOW_TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                search_attributes=attributes.at_refund_start(request, refund.status),
+                static_summary=attributes.refund_summary(request),
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return False
+        log.info("refund_resumed", refund_id=refund_id, status=refund.status.value)
+        return True
 
     async def run(self) -> None:
         """Sweep now and every few minutes, until cancelled."""
@@ -96,9 +142,9 @@ class Resumption:
                 log.exception("sweep_failed")
             await asyncio.sleep(SWEEP_INTERVAL_SECONDS)
 
-    async def _is_running(self, payment_id: str) -> bool:
+    async def _is_running(self, workflow_id: str) -> bool:
         try:
-            description = await self._client.get_workflow_handle(payment_id).describe(
+            description = await self._client.get_workflow_handle(workflow_id).describe(
                 rpc_timeout=_RPC_TIMEOUT
             )
         except RPCError as problem:
@@ -106,3 +152,12 @@ class Resumption:
                 return False
             raise
         return description.status is WorkflowExecutionStatus.RUNNING
+
+
+async def _resume_or_tell(object_id: str, resume: Callable[[str], Awaitable[bool]]) -> bool:
+    """One that cannot be resumed must not keep others from it."""
+    try:
+        return await resume(object_id)
+    except Exception:
+        log.exception("not_resumed", object_id=object_id)
+        return False

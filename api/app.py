@@ -20,6 +20,7 @@ from api import (
     payments,
     pricing,
     problems,
+    refunds,
     tokens,
     webhooks,
 )
@@ -127,13 +128,13 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     base = APIRouter(prefix=BASE)
-    for module in (payments, history, events, pricing, tokens, webhooks):
+    for module in (payments, refunds, history, events, pricing, tokens, webhooks):
         base.include_router(module.router)
     app.include_router(base)
     app.include_router(health.router)
     if context.settings.codec_secret is not None:
         app.include_router(codec.router)
     problems.install(app)
-    openapi.install(app, [*payments.INPUTS, *tokens.INPUTS])
+    openapi.install(app, [*payments.INPUTS, *refunds.INPUTS, *tokens.INPUTS])
     app.add_middleware(RequestIds)
     return app

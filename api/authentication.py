@@ -65,6 +65,7 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 
 Reader = Annotated[Caller, Security(requires(Scope.READ))]
 Writer = Annotated[Caller, Security(requires(Scope.WRITE))]
+Refunder = Annotated[Caller, Security(requires(Scope.REFUND))]
 Operator = Annotated[Caller, Security(requires(Scope.OPERATE))]
 
 

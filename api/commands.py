@@ -1,4 +1,4 @@
-"""Commands to a payment's workflow, as Temporal updates with an answer within ten seconds."""
+"""Commands to a workflow, as Temporal updates with an answer within ten seconds."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from temporalio.client import (
@@ -18,17 +18,28 @@ from temporalio.client import (
     WorkflowUpdateStage,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
+from activities.refund import REFUSALS
 from api.problems import too_many_commands, unavailable
+from billing.errors import BillingError
 from billing.identifiers import update_id
-from billing.messages import Command, Message, PaymentEnded, PaymentOrder
+from billing.messages import (
+    Command,
+    Message,
+    PaymentEnded,
+    PaymentOrder,
+    RefundEnded,
+    RefundRequest,
+)
 from billing.payment import Payment
+from billing.refund import Refund
 from runtime import attributes
 from runtime.queues import CORE
 from workflows.payment import PaymentWorkflow
+from workflows.refund import RefundWorkflow
 
 ANSWER_WITHIN: Final = timedelta(seconds=10)
 _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
@@ -40,6 +51,7 @@ log = structlog.get_logger()
 
 
 MessageT = TypeVar("MessageT", bound=Message)
+AnswerT = TypeVar("AnswerT")
 Update = UpdateMethodMultiParam[[PaymentWorkflow, MessageT], Payment]
 
 
@@ -76,19 +88,51 @@ class Commands:
         Raises NotRunning where it has ended, RequestRefused (503) where it was not started,
         RequestRefused (429) and RPCError.
         """
-        starting = _starting(order)
-        with self._taking_part(order.payment_id, command_id), _telling_not_running():
+        return await self._start(
+            PaymentWorkflow.create, message, _starting(order), order.payment_id, command_id
+        )
+
+    async def refund(
+        self, wanted: RefundRequest, message: Command, command_id: str
+    ) -> Refund | None:
+        """Start the refund's workflow, unless it runs, and await its reservation.
+
+        As `create`, and raises the refusal (`activities.refund.REFUSALS`) where nothing could be
+        reserved.
+        """
+        return await self._start(
+            RefundWorkflow.create,
+            message,
+            _starting_refund(wanted),
+            wanted.refund_id,
+            command_id,
+        )
+
+    async def refund_ended(self, refund_id: str) -> RefundEnded:
+        """What an ended refund's workflow left behind. Raises RPCError."""
+        handle = self._client.get_workflow_handle(refund_id, result_type=RefundEnded)
+        return await handle.result(rpc_timeout=self._answer_within)
+
+    async def _start(
+        self,
+        update: UpdateMethodMultiParam[[Any, Command], AnswerT],
+        message: Command,
+        starting: WithStartWorkflowOperation[Any, Any],
+        workflow_id: str,
+        command_id: str,
+    ) -> AnswerT | None:
+        with self._taking_part(workflow_id, command_id), _telling_not_running():
             try:
                 async with asyncio.timeout(self._patience_seconds):
                     return await self._client.execute_update_with_start_workflow(
-                        PaymentWorkflow.create,
+                        update,
                         message,
                         start_workflow_operation=starting,
                         id=command_id,
                         rpc_timeout=self._answer_within,
                     )
             except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-                await self._ensure_started(order.payment_id)
+                await self._ensure_started(workflow_id)
                 return None
             finally:
                 await _read(starting)
@@ -146,9 +190,9 @@ class Commands:
         finally:
             await _read(starting)
 
-    async def _ensure_started(self, payment_id: str) -> None:
+    async def _ensure_started(self, workflow_id: str) -> None:
         """A promise that it goes on by itself is made only where Temporal knows the workflow."""
-        handle = self._client.get_workflow_handle(payment_id)
+        handle = self._client.get_workflow_handle(workflow_id)
         try:
             async with asyncio.timeout(_DESCRIBE_TIMEOUT.total_seconds()):
                 await handle.describe(rpc_timeout=_DESCRIBE_TIMEOUT)
@@ -157,9 +201,9 @@ class Commands:
             raise unavailable("Temporal") from problem
 
     @contextlib.contextmanager
-    def _taking_part(self, payment_id: str, command_id: str) -> Iterator[None]:
+    def _taking_part(self, workflow_id: str, command_id: str) -> Iterator[None]:
         """Repeats of one command are one command."""
-        flying = self._in_flight.setdefault(payment_id, Counter())
+        flying = self._in_flight.setdefault(workflow_id, Counter())
         if command_id not in flying and len(flying) >= _MOST_IN_FLIGHT:
             raise too_many_commands()
         flying[command_id] += 1
@@ -170,7 +214,7 @@ class Commands:
             if not flying[command_id]:
                 del flying[command_id]
             if not flying:
-                self._in_flight.pop(payment_id, None)
+                self._in_flight.pop(workflow_id, None)
 
 
 def _starting(order: PaymentOrder) -> WithStartWorkflowOperation[PaymentWorkflow, PaymentEnded]:
@@ -187,12 +231,38 @@ def _starting(order: PaymentOrder) -> WithStartWorkflowOperation[PaymentWorkflow
     )
 
 
+def _starting_refund(
+    wanted: RefundRequest,
+) -> WithStartWorkflowOperation[RefundWorkflow, RefundEnded]:
+    return WithStartWorkflowOperation(
+        RefundWorkflow.run,
+        wanted,
+        id=wanted.refund_id,
+        task_queue=CORE,
+        task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        search_attributes=attributes.at_refund_start(wanted),
+        static_summary=attributes.refund_summary(wanted),
+    )
+
+
+def refusal_of(code: str | None, detail: str) -> BillingError | None:
+    """The refusal that a refund's workflow answered with, as it was first raised."""
+    return next((refusal(detail) for refusal in REFUSALS if refusal.code == code), None)
+
+
 @contextlib.contextmanager
 def _telling_not_running() -> Iterator[None]:
     """Every way in which Temporal says that the workflow has ended, or never was."""
     try:
         yield
     except (WorkflowAlreadyStartedError, WorkflowUpdateFailedError) as problem:
+        cause = problem.cause if isinstance(problem, WorkflowUpdateFailedError) else None
+        if isinstance(cause, ApplicationError):
+            refusal = refusal_of(cause.type, cause.message)
+            if refusal is not None:
+                raise refusal from problem
         raise NotRunning from problem
     except RPCError as problem:
         if problem.status is RPCStatusCode.NOT_FOUND:
@@ -200,7 +270,7 @@ def _telling_not_running() -> Iterator[None]:
         raise
 
 
-async def _read(starting: WithStartWorkflowOperation[PaymentWorkflow, PaymentEnded]) -> None:
+async def _read(starting: WithStartWorkflowOperation[Any, Any]) -> None:
     """The start may have failed with its update; unread, that is logged as an exception lost."""
     reading = asyncio.ensure_future(starting.workflow_handle())
     await asyncio.wait([reading], timeout=_READ_TIMEOUT_SECONDS)

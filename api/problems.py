@@ -26,7 +26,10 @@ from billing.errors import (
     InvalidRequest,
     PaymentNotCancelable,
     PaymentNotFound,
+    PaymentNotRefundable,
     PaymentNotUnderReview,
+    RefundExceedsPayment,
+    RefundNotFound,
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -36,7 +39,10 @@ _STATUS_OF: Final[tuple[tuple[type[BillingError], int], ...]] = (
     (InvalidRequest, 422),
     (IdempotencyKeyReused, 422),
     (PaymentNotFound, 404),
+    (RefundNotFound, 404),
     (PaymentNotCancelable, 409),
+    (PaymentNotRefundable, 409),
+    (RefundExceedsPayment, 409),
     (PaymentNotUnderReview, 409),
 )
 _PARAM_LENGTH: Final = 64

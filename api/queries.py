@@ -10,7 +10,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from api.bodies import refuse_control_characters
 from api.problems import RequestRefused
-from billing.identifiers import PAYMENT_ID_PATTERN
+from billing.identifiers import PAYMENT_ID_PATTERN, REFUND_ID_PATTERN
 
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.IGNORECASE
@@ -29,7 +29,20 @@ class _PaymentSegment(Convertor[str]):
         return value
 
 
+class _RefundSegment(_PaymentSegment):
+    regex = "ref_[^/]+"
+
+
 register_url_convertor("payment", _PaymentSegment())
+register_url_convertor("refund", _RefundSegment())
+
+RefundIdInPath = Annotated[
+    str,
+    Path(
+        description="The refund's id; anything that is none is 404",
+        json_schema_extra={"pattern": REFUND_ID_PATTERN},
+    ),
+]
 
 PaymentIdInPath = Annotated[
     str,

@@ -115,7 +115,13 @@ async def _store(
     """Keep the event, once, and have it delivered in the background."""
     async with wired.database.single() as work:
         entry = await work.inbox.store(
-            gateway, notification.event_id, notification.event_type, notification.number, body, now
+            gateway,
+            notification.event_id,
+            notification.event_type,
+            notification.number,
+            body,
+            now,
+            refund_number=notification.refund_number,
         )
     ours = parse_attempt_number(notification.number) if notification.number else None
     log.info(

@@ -81,6 +81,6 @@ def update_id(command: str, application: str, idempotency_key: str) -> str:
     return f"{command}/{digest[:32]}"
 
 
-def after_workflow_id(payment_id: str) -> str:
-    """The short workflow that records what happens to a payment whose own has ended."""
-    return f"{payment_id}/after"
+def after_workflow_id(object_id: str) -> str:
+    """The short workflow that records what happens to a payment or refund whose own has ended."""
+    return f"{object_id}/after"
