@@ -241,40 +241,6 @@ async def _rights(evidence: Evidence) -> list[Finding]:
     ]
 
 
-async def refunded_within_bounds(evidence: Evidence) -> list[Finding]:
-    """Promise 4: what was given back never exceeds what was taken."""
-    findings = [
-        Finding(
-            4,
-            charge.payment_id,
-            f"{charge.refunded_minor} of {charge.amount_minor} {charge.currency} were returned",
-            "stop refunds of this payment and compare it with the gateway's own list",
-        )
-        for charge in evidence.charges
-        if charge.refunded_minor > charge.amount_minor
-    ]
-    for row in await evidence.rows(
-        """
-        SELECT payments.id, payments.amount_refunded_minor AS refunded,
-               coalesce(sum(receipts.amount_minor) FILTER (WHERE receipts.kept), 0) AS captured
-        FROM payments LEFT JOIN receipts ON receipts.payment_id = payments.id
-        WHERE payments.amount_refunded_minor > 0
-        GROUP BY payments.id
-        HAVING payments.amount_refunded_minor
-               > coalesce(sum(receipts.amount_minor) FILTER (WHERE receipts.kept), 0)
-        """
-    ):
-        findings.append(
-            Finding(
-                4,
-                row["id"],
-                f"{row['refunded']} were refunded of {row['captured']} captured",
-                "stop refunds of this payment and compare it with the gateway's own list",
-            )
-        )
-    return findings
-
-
 async def integers_with_currencies(evidence: Evidence) -> list[Finding]:
     """Promise 8: amounts are integers in minor units, with a currency of ISO 4217."""
     findings = [

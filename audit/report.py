@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.table import Table
 
-from audit import conduct, money
+from audit import conduct, money, refunds
 from audit.evidence import Evidence, Finding
 
 Check = Callable[[Evidence], Awaitable[list[Finding]]]
@@ -15,7 +15,7 @@ PROMISES: Final[Sequence[tuple[int, str, Check]]] = (
     (1, "money is taken at most once per attempt, one receipt is kept", money.taken_once),
     (2, "what a gateway took is in the ledger once, and nothing else", money.recorded_once),
     (3, "the ledger balances, and nobody can change it", money.balanced),
-    (4, "refunds never exceed what was captured", money.refunded_within_bounds),
+    (4, "refunds never exceed what was captured", refunds.refunded_within_bounds),
     (5, "a final status is final, nothing stays open past its deadline", conduct.ends_are_final),
     (6, "no webhook, command or event is lost", conduct.nothing_lost),
     (7, "no secret and no card number is told", conduct.nothing_told),

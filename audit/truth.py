@@ -8,10 +8,11 @@ from typing import Final
 import httpx
 
 from activities.payment import order_of
+from activities.refund import order_of as refund_order_of
 from audit.evidence import Charge
 from billing.errors import AnswerUntrusted, GatewayError, OutcomeUnknown
 from billing.payment import GatewayName
-from gateways.gateway import Gateway
+from gateways.gateway import Gateway, RefundState
 from storage.database import Database
 from storage.payments import AttemptRecord, PaymentRecord
 
@@ -111,7 +112,20 @@ class GatewayQueryTruth:
             payment_id=record.payment.id,
             attempt=attempt.attempt,
             amount_minor=receipt.amount_minor,
-            refunded_minor=0,
+            refunded_minor=await self._refunded(gateway, record, attempt),
             currency=receipt.currency,
             paid_at=receipt.paid_at,
         )
+
+    async def _refunded(
+        self, gateway: Gateway, record: PaymentRecord, attempt: AttemptRecord
+    ) -> int:
+        """What the gateway says it gave back of the refunds that we know of."""
+        async with self._database.single() as work:
+            known = await work.refunds.of_payment(record.payment.id)
+        total = 0
+        for refund in known:
+            if refund.attempt == attempt.attempt:
+                answer = await gateway.query_refund(refund_order_of(refund))
+                total += refund.refund.amount if answer.state is RefundState.SUCCEEDED else 0
+        return total
