@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import typer
@@ -92,6 +93,8 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
                     journeys.paid,
                     journeys.webhook_first_and_twice,
                     journeys.declined_then_expired,
+                    journeys.refunded_in_part,
+                    journeys.refunded_in_full,
                 )
                 for gateway in gateways
             )
@@ -109,7 +112,7 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
 
 async def _story(told: list[Journey], database: Database) -> Table:
     table = Table(title="What happened", title_justify="left", box=None, pad_edge=False)
-    for heading in ("gateway", "journey", "payment", "ended", "paid in"):
+    for heading in ("gateway", "journey", "payment", "ended", "paid in", "refunded"):
         table.add_column(heading, no_wrap=True)
     settled = await _seconds_to_settle(database, [journey.payment["id"] for journey in told])
     for journey in told:
@@ -121,8 +124,14 @@ async def _story(told: list[Journey], database: Database) -> Table:
             payment["id"],
             payment["status"] if journey.held else f"[red]{payment['status']}[/red]",
             "-" if seconds is None else f"{seconds:.2f} s",
+            _refunded(payment),
         )
     return table
+
+
+def _refunded(payment: dict[str, Any]) -> str:
+    amount = payment["amount_refunded"]
+    return format_minor(amount, payment["currency"]) if amount else "-"
 
 
 async def _seconds_to_settle(database: Database, payment_ids: list[str]) -> dict[str, float]:

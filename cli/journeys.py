@@ -33,10 +33,12 @@ class Journey:
     story: str
     payment: dict[str, Any]
     expected: str
+    expected_refunded: int = 0
 
     @property
     def held(self) -> bool:
-        return bool(self.payment["status"] == self.expected)
+        stands = self.payment["status"], self.payment["amount_refunded"]
+        return stands == (self.expected, self.expected_refunded)
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,22 @@ class Shop:
     async def until_ended(self, payment_id: str) -> dict[str, Any]:
         return await self.until(payment_id, lambda now: now["status"] in _TERMINAL)
 
+    async def refund(self, payment: dict[str, Any], amount: int | None) -> None:
+        """Give back, all that is left without an amount; returns once the gateway has done it."""
+        answer = await self.api.post(
+            f"{_BASE}/refund",
+            headers={"Idempotency-Key": secrets.token_hex(16)},
+            json={"payment_id": payment["id"], "amount": amount, "reason": "Changed their mind"},
+        )
+        refund = _taken(answer)
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                while refund["status"] not in ("succeeded", "failed"):
+                    await asyncio.sleep(_POLL_SECONDS)
+                    refund = _taken(await self.api.get(f"{_BASE}/refund/{refund['id']}"))
+        except TimeoutError:
+            pass
+
     async def _device(self, deed: str, payment: dict[str, Any]) -> None:
         _taken(
             await self.sandbox.post(
@@ -140,6 +158,24 @@ async def webhook_first_and_twice(shop: Shop, gateway: str) -> Journey:
     await shop.fault(payment, "webhook", "duplicate", copies=2)
     await shop.pay(payment)
     return Journey("webhook first, x2", await shop.until_ended(payment["id"]), "succeeded")
+
+
+async def refunded_in_part(shop: Shop, gateway: str) -> Journey:
+    payment = await _paid(shop, gateway, "Partly given back")
+    await shop.refund(payment, 900)
+    return Journey("refunded in part", await shop.read(payment["id"]), "succeeded", 900)
+
+
+async def refunded_in_full(shop: Shop, gateway: str) -> Journey:
+    payment = await _paid(shop, gateway, "Given back")
+    await shop.refund(payment, None)
+    return Journey("refunded in full", await shop.read(payment["id"]), "succeeded", 2900)
+
+
+async def _paid(shop: Shop, gateway: str, description: str) -> dict[str, Any]:
+    payment = await shop.order(gateway, description)
+    await shop.pay(payment)
+    return await shop.until_ended(payment["id"])
 
 
 async def paid_while_the_worker_dies(
