@@ -22,6 +22,7 @@ from storage.keys import ApiKeys
 from storage.ledger import Ledger
 from storage.payments import Payments
 from storage.receipts import Receipts
+from storage.refunds import Refunds
 from storage.reviews import Reviews
 
 # A transaction of ours takes milliseconds; whatever takes longer is stuck behind something.
@@ -63,6 +64,10 @@ class UnitOfWork:
     @cached_property
     def receipts(self) -> Receipts:
         return Receipts(self.connection)
+
+    @cached_property
+    def refunds(self) -> Refunds:
+        return Refunds(self.connection, self.payments, self.events)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing.identifiers import parse_attempt_number
+from billing.identifiers import is_refund_id, parse_attempt_number
 from billing.payment import GatewayName
 from runtime.cipher import Cipher
 from storage.tables import IS_WAITING
@@ -40,6 +40,7 @@ class InboxEntry:
     payment_id: str | None
     number: str | None
     tries: int
+    refund_id: str | None = None
 
 
 class Inbox:
@@ -55,9 +56,16 @@ class Inbox:
         number: str | None,
         body: bytes,
         now: datetime,
+        *,
+        refund_number: str | None = None,
     ) -> InboxEntry | None:
-        """Store the event; None if it came before."""
+        """Store the event; None if it came before.
+
+        `number` is the order's and `refund_number` the refund's, as the gateway tells them: the
+        entry names a payment or a refund only where they are of our making.
+        """
         parsed = parse_attempt_number(number) if number is not None else None
+        is_ours = refund_number is not None and is_refund_id(refund_number)
         inserted = await self._connection.execute(
             insert(inbox)
             .values(
@@ -66,6 +74,7 @@ class Inbox:
                 event_type=event_type,
                 number=number,
                 payment_id=parsed[0] if parsed is not None else None,
+                refund_id=refund_number if is_ours else None,
                 body=self._cipher.seal(body, _BODY),
                 received_at=now,
                 next_try_at=now + FIRST_TRY_BY_LOOP,
@@ -131,4 +140,5 @@ def _entry(row: RowMapping) -> InboxEntry:
         payment_id=row["payment_id"],
         number=row["number"],
         tries=row["tries"],
+        refund_id=row["refund_id"],
     )

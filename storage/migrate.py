@@ -17,19 +17,23 @@ _FOLDER: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('everbill.migrate', 0))")
 # A table that somebody holds must not make everybody else queue behind us.
 _LOCK_TIMEOUT: Final = text("SET LOCAL lock_timeout = '10s'")
-_HAS_PAYMENTS: Final = text("SELECT EXISTS (SELECT 1 FROM payments)")
+# What the revision before each of these has no table for, and nobody could put together again.
+_RECORDS: Final = {
+    "0001": ("payments", text("SELECT EXISTS (SELECT 1 FROM payments)")),
+    "0002": ("refunds", text("SELECT EXISTS (SELECT 1 FROM refunds)")),
+}
 
 
 class RecordWouldBeLost(Exception):
-    """Going back would drop tables that hold payments."""
+    """Going back would drop tables that hold payments or refunds."""
 
 
 def migrate(url: str, revision: str = "head", *, discard: bool = False) -> None:
     """Move to `revision` (`head`, `base` or an id) in one transaction; one mover at a time.
 
-    The login of `url` owns the schema. Raises RecordWouldBeLost where `base` would drop payments,
-    unless `discard`; SettingError where `url` is not PostgreSQL's; alembic's CommandError where
-    there is no such revision.
+    The login of `url` owns the schema. Raises RecordWouldBeLost where going back would drop
+    payments or refunds, unless `discard`; SettingError where `url` is not PostgreSQL's; alembic's
+    CommandError where there is no such revision.
     """
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
@@ -41,11 +45,12 @@ def migrate(url: str, revision: str = "head", *, discard: bool = False) -> None:
         connection.execute(_LOCK_TIMEOUT)
         config.attributes["connection"] = connection
         standing = MigrationContext.configure(connection).get_current_revision()
-        if not _is_back(ScriptDirectory.from_config(config), revision, standing):
+        scripts = ScriptDirectory.from_config(config)
+        if not _is_back(scripts, revision, standing):
             command.upgrade(config, revision)
             return
-        if revision == "base" and not discard:
-            _refuse_loss(connection, standing)
+        if standing is not None and not discard:
+            _refuse_loss(connection, scripts, standing, revision)
         command.downgrade(config, revision)
 
 
@@ -59,10 +64,18 @@ def _is_back(scripts: ScriptDirectory, revision: str, standing: str | None) -> b
     }
 
 
-def _refuse_loss(connection: Connection, standing: str | None) -> None:
-    if standing is not None and connection.scalar(_HAS_PAYMENTS):
+def _refuse_loss(
+    connection: Connection, scripts: ScriptDirectory, standing: str, revision: str
+) -> None:
+    undone = {script.revision for script in scripts.iterate_revisions(standing, revision)}
+    lost = [
+        records
+        for since, (records, has_any) in _RECORDS.items()
+        if since in undone and connection.scalar(has_any)
+    ]
+    if lost:
         raise RecordWouldBeLost(
-            "this database holds payments, and going back to base drops them with their ledger:"
+            f"this database holds {' and '.join(lost)}, and going back to {revision} drops them:"
             " back it up, and say --discard if you mean it"
         )
 

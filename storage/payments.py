@@ -143,7 +143,7 @@ class Payments:
         """The payment, or None; `lock` keeps others from changing it in this transaction."""
         if lock:
             # A statement of its own: the next one sees what was committed while it waited.
-            await self._hold(payment_id)
+            await self.hold(payment_id)
         query = _RECORD.where(payments.c.id == payment_id)
         if application is not None:
             query = query.where(payments.c.application == application)
@@ -160,7 +160,7 @@ class Payments:
         now: datetime,
     ) -> None:
         """Add the next attempt, which becomes the payment's own; a repeat changes nothing."""
-        await self._hold(payment_id)
+        await self.hold(payment_id)
         if not await self._insert_attempt(payment_id, attempt, gateway, method, expires_at, now):
             return
         await self._connection.execute(
@@ -264,7 +264,7 @@ class Payments:
     ) -> None:
         """Write what was learned of an attempt; what has paid stays paid, and the dead stay dead
         unless they turn out to have paid."""
-        await self._hold(payment_id)
+        await self.hold(payment_id)
         values: dict[str, Any] = {"updated_at": now}
         if gateway_status is not None:
             values["gateway_status"] = gateway_status
@@ -386,9 +386,9 @@ class Payments:
         )
         return to
 
-    async def _hold(self, payment_id: str) -> None:
-        """Lock the payment before its attempts are written: in that order everywhere, so that two
-        transactions wait for each other and never deadlock."""
+    async def hold(self, payment_id: str) -> None:
+        """Lock the payment before its attempts or refunds are written: in that order everywhere,
+        so that two transactions wait for each other and never deadlock."""
         if payment_id not in self._held:
             await self._connection.execute(
                 select(payments.c.id).where(payments.c.id == payment_id).with_for_update()

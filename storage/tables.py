@@ -1,5 +1,6 @@
 """The tables, as SQLAlchemy sees them; `migrations/` makes them, and a test keeps the two equal."""
 
+from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from billing.payment import AttemptState, GatewayName, PaymentStatus, PaymentType
+from billing.refund import RefundCause, RefundStatus
 
 metadata: Final = MetaData(
     naming_convention={
@@ -45,18 +47,18 @@ def _instant(name: str, *, nullable: bool = False, recorded: bool = False) -> Co
     )
 
 
-def _one_of(
-    column: str, words: type[PaymentStatus | AttemptState | GatewayName | PaymentType]
-) -> str:
+def _one_of(column: str, words: type[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
 
 
 _TERMINAL: Final = ", ".join(repr(status.value) for status in PaymentStatus if status.is_terminal)
+_ENDED: Final = ", ".join(repr(status.value) for status in RefundStatus if status.has_ended)
 
 # Literal, and one text for index and query: with parameters a cached plan passes the index by.
 IS_UNFINISHED: Final = text(f"status NOT IN ({_TERMINAL})")
 IS_OPEN: Final = text("state = 'open'")
 IS_WAITING: Final = text("outcome IS NULL")
+IS_REFUND_UNFINISHED: Final = text(f"status NOT IN ({_ENDED})")
 
 payments: Final = Table(
     "payments",
@@ -150,6 +152,42 @@ receipts: Final = Table(
     Index(None, "recorded_at"),
 )
 
+refunds: Final = Table(
+    "refunds",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("payment_id", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("gateway_reference", Text),
+    Column("gateway_status", Text),
+    Column("failure", JSONB(none_as_null=True)),
+    Column("review", JSONB(none_as_null=True)),
+    _instant("ask_at"),
+    _instant("asked_at", nullable=True),
+    _instant("created_at"),
+    _instant("updated_at"),
+    _instant("refunded_at", nullable=True),
+    _instant("effective_at"),
+    _instant("recorded_at", recorded=True),
+    ForeignKeyConstraint(["payment_id", "attempt"], ["receipts.payment_id", "receipts.attempt"]),
+    CheckConstraint(_one_of("cause", RefundCause), name="cause"),
+    CheckConstraint(_one_of("status", RefundStatus), name="status"),
+    CheckConstraint(_one_of("gateway", GatewayName), name="gateway"),
+    CheckConstraint("amount_minor >= 1", name="amount"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+    CheckConstraint("(status = 'succeeded') = (refunded_at IS NOT NULL)", name="refunded_at"),
+    CheckConstraint("(status = 'needs_review') = (review IS NOT NULL)", name="review"),
+    Index(None, "payment_id"),
+    Index("refunds_unfinished_idx", "id", postgresql_where=IS_REFUND_UNFINISHED),
+)
+
 ledger_accounts: Final = Table(
     "ledger_accounts",
     metadata,
@@ -235,6 +273,7 @@ webhook_inbox: Final = Table(
     Column("event_type", Text, nullable=False),
     Column("number", Text),
     Column("payment_id", Text),
+    Column("refund_id", Text),
     Column("body", LargeBinary, nullable=False),
     Column("outcome", Text),
     Column("tries", Integer, nullable=False, server_default="0"),

@@ -1,0 +1,367 @@
+"""Refunds: set aside from what a receipt brought, and followed until they end.
+
+Whoever writes a refund holds its payment first, so that reservations are made one at a time and
+together never exceed the receipt.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, RowMapping, and_, cast, func, insert, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing.errors import (
+    PaymentNotFound,
+    PaymentNotRefundable,
+    RefundExceedsPayment,
+    RefundNotFound,
+)
+from billing.payment import Failure, GatewayName, PaymentStatus, Review
+from billing.refund import REFUND_LIMITS, RefundCause, RefundStatus, sources_of
+from storage.events import Events
+from storage.payment_rows import event_data_of
+from storage.payments import Payments
+from storage.refund_rows import RefundRecord, refund_event_data_of, refund_of
+from storage.tables import IS_REFUND_UNFINISHED, payments, receipts, refunds
+
+__all__ = ["RefundRecord", "Refunds"]
+
+_OF_RECEIPT: Final = and_(
+    refunds.c.payment_id == receipts.c.payment_id, refunds.c.attempt == receipts.c.attempt
+)
+_RECORD: Final = select(
+    refunds,
+    receipts.c.gateway_reference.label("payment_reference"),
+    receipts.c.amount_minor.label("paid_minor"),
+).join_from(refunds, receipts, _OF_RECEIPT)
+
+
+class Refunds:
+    """The repository of one unit of work."""
+
+    def __init__(self, connection: AsyncConnection, payments: Payments, events: Events) -> None:
+        self._connection = connection
+        self._payments = payments
+        self._events = events
+        self._held: set[str] = set()
+
+    async def reserve(
+        self,
+        *,
+        refund_id: str,
+        payment_id: str,
+        application: str | None,
+        attempt: int | None,
+        amount_minor: int | None,
+        cause: RefundCause,
+        reason: str,
+        now: datetime,
+    ) -> RefundRecord:
+        """Set an amount (minor units; None: all that is left) of one receipt aside; a repeat
+        under the same id changes nothing and answers with what stands.
+
+        `attempt` is the receipt's, None for the kept one; `application` None is anybody's.
+        Raises PaymentNotFound, PaymentNotRefundable (no such receipt, a payment that has not
+        succeeded, or the gateway's limits) and RefundExceedsPayment, having written nothing;
+        IntegrityError for an amount below 1, or an id that a refund of another payment has.
+        """
+        await self._payments.hold(payment_id)
+        basis = await self._basis(refund_id, payment_id, attempt)
+        if basis is None or (application is not None and basis["owner"] != application):
+            raise PaymentNotFound(f"there is no payment {payment_id}")
+        if not basis["stands"]:
+            _require_refundable(basis, payment_id, attempt, cause)
+            ask_at = _earliest(basis, now)
+            _require_within_limits(basis, payment_id, ask_at)
+            amount = _amount(basis, payment_id, amount_minor)
+            await self._insert(refund_id, basis, amount, cause, reason, ask_at, now)
+        record = await self.find(refund_id)
+        assert record is not None, "a row that was just inserted, or was there before"
+        return record
+
+    async def find(
+        self, refund_id: str, *, lock: bool = False, application: str | None = None
+    ) -> RefundRecord | None:
+        """The refund, or None; `lock` keeps others from changing it, and its payment, in this
+        transaction."""
+        if lock and not await self._hold(refund_id):
+            return None
+        query = _RECORD.where(refunds.c.id == refund_id)
+        if application is not None:
+            query = query.where(refunds.c.application == application)
+        row = (await self._connection.execute(query)).mappings().first()
+        return None if row is None else refund_of(row)
+
+    async def move(
+        self,
+        refund_id: str,
+        to: RefundStatus,
+        *,
+        now: datetime,
+        failure: Failure | None = None,
+        review: Review | None = None,
+        refunded_at: datetime | None = None,
+        gateway_reference: str | None = None,
+        gateway_status: str | None = None,
+    ) -> RefundStatus:
+        """One UPDATE naming the states `to` may follow, and its event; the status that stands.
+
+        What the payment shows as refunded follows, with an event of the payment's own. Only a
+        refund that stands succeeded has `refunded_at`, and only one in review says why. Raises
+        RefundNotFound, and IntegrityError where `to` lacks the one of these that belongs to it.
+        """
+        await self._require_held(refund_id)
+        values: dict[str, Any] = {
+            "refunded_at": refunded_at,
+            "review": review.model_dump(mode="json") if review is not None else None,
+            **_told(gateway_reference, gateway_status),
+        }
+        if failure is not None:
+            values["failure"] = failure.model_dump(mode="json")
+        changed = await self._connection.execute(
+            update(refunds)
+            .where(
+                refunds.c.id == refund_id,
+                refunds.c.status.in_([status.value for status in sorted(sources_of(to))]),
+            )
+            .values(status=to.value, updated_at=func.greatest(refunds.c.updated_at, now), **values)
+            .returning(refunds)
+        )
+        row = changed.mappings().first()
+        if row is None:
+            return await self._standing(refund_id)
+        await self._tell(row, f"refund.{to.value}", now)
+        if to.has_ended:
+            await self._show(row, to, now)
+        return to
+
+    async def note_asked(
+        self,
+        refund_id: str,
+        *,
+        now: datetime,
+        gateway_reference: str | None = None,
+        gateway_status: str | None = None,
+    ) -> None:
+        """Write that the gateway was asked, and what it said of itself. Raises RefundNotFound."""
+        await self._require_held(refund_id)
+        await self._connection.execute(
+            update(refunds)
+            .where(refunds.c.id == refund_id)
+            .values(
+                # PostgreSQL's greatest() passes over nulls: the first time is simply `now`.
+                asked_at=func.greatest(refunds.c.asked_at, now),
+                updated_at=func.greatest(refunds.c.updated_at, now),
+                **_told(gateway_reference, gateway_status),
+            )
+        )
+
+    async def unfinished(self, after: str | None, limit: int) -> list[str]:
+        """Ids, in order, of refunds that have not ended."""
+        query = select(refunds.c.id).where(IS_REFUND_UNFINISHED)
+        if after is not None:
+            query = query.where(refunds.c.id > after)
+        rows = await self._connection.execute(query.order_by(refunds.c.id).limit(limit))
+        return list(rows.scalars())
+
+    async def of_payment(self, payment_id: str) -> list[RefundRecord]:
+        """Every refund of a payment, of all its receipts, oldest id first."""
+        rows = await self._connection.execute(
+            _RECORD.where(refunds.c.payment_id == payment_id).order_by(refunds.c.id)
+        )
+        return [refund_of(row) for row in rows.mappings()]
+
+    async def _basis(
+        self, refund_id: str, payment_id: str, attempt: int | None
+    ) -> RowMapping | None:
+        """What a reservation is decided by: payment, receipt (nulls if there is none), and what
+        its refunds have taken. A statement of its own, since the lock was waited for."""
+        is_wanted = receipts.c.kept if attempt is None else receipts.c.attempt == attempt
+        is_taken = and_(refunds.c.attempt == receipts.c.attempt, refunds.c.status != "failed")
+        taken = (
+            select(
+                func.coalesce(func.sum(refunds.c.amount_minor).filter(is_taken), 0).label("sum"),
+                func.count().filter(is_taken).label("count"),
+                func.max(func.greatest(refunds.c.ask_at, refunds.c.asked_at)).label("last_ask"),
+                func.coalesce(func.bool_or(refunds.c.id == refund_id), False).label("stands"),
+            )
+            .where(refunds.c.payment_id == payments.c.id)
+            .lateral("taken")
+        )
+        query = (
+            select(
+                payments.c.application.label("owner"),
+                payments.c.status,
+                receipts,
+                cast(taken.c.sum, BigInteger).label("taken_minor"),
+                taken.c.count,
+                taken.c.last_ask,
+                taken.c.stands,
+            )
+            .select_from(payments)
+            .outerjoin(receipts, and_(receipts.c.payment_id == payments.c.id, is_wanted))
+            .join(taken, true())
+            .where(payments.c.id == payment_id)
+        )
+        return (await self._connection.execute(query)).mappings().first()
+
+    async def _insert(
+        self,
+        refund_id: str,
+        basis: RowMapping,
+        amount_minor: int,
+        cause: RefundCause,
+        reason: str,
+        ask_at: datetime,
+        now: datetime,
+    ) -> None:
+        inserted = await self._connection.execute(
+            insert(refunds)
+            .values(
+                id=refund_id,
+                payment_id=basis["payment_id"],
+                attempt=basis["attempt"],
+                application=basis["owner"],
+                cause=cause.value,
+                status=RefundStatus.PENDING.value,
+                amount_minor=amount_minor,
+                currency=basis["currency"],
+                gateway=basis["gateway"],
+                reason=reason,
+                ask_at=ask_at,
+                created_at=now,
+                updated_at=now,
+                effective_at=now,
+            )
+            .returning(refunds)
+        )
+        await self._tell(inserted.mappings().one(), "refund.created", now)
+
+    async def _show(self, refund: RowMapping, to: RefundStatus, now: datetime) -> None:
+        """Have the payment say what is refunded of the receipt that paid for it."""
+        refunded = (
+            select(cast(func.coalesce(func.sum(refunds.c.amount_minor), 0), BigInteger))
+            .join_from(refunds, receipts, and_(_OF_RECEIPT, receipts.c.kept))
+            .where(
+                refunds.c.payment_id == refund["payment_id"],
+                refunds.c.status == RefundStatus.SUCCEEDED.value,
+                refunds.c.cause == RefundCause.REQUESTED.value,
+            )
+            .scalar_subquery()
+        )
+        changed = await self._connection.execute(
+            update(payments)
+            .where(
+                payments.c.id == refund["payment_id"],
+                payments.c.amount_refunded_minor != refunded,
+            )
+            .values(
+                amount_refunded_minor=refunded,
+                updated_at=func.greatest(payments.c.updated_at, now),
+            )
+            .returning(payments)
+        )
+        row = changed.mappings().first()
+        if row is None:
+            return
+        succeeded = to is RefundStatus.SUCCEEDED
+        await self._events.append(
+            row["id"],
+            row["application"],
+            "payment.refunded" if succeeded else "payment.refund_failed",
+            event_data_of(row)
+            | {"amount_refunded": row["amount_refunded_minor"], "refund_id": refund["id"]},
+            now,
+        )
+
+    async def _tell(self, row: RowMapping, type: str, now: datetime) -> None:
+        await self._events.append(
+            row["id"], row["application"], type, refund_event_data_of(row), now
+        )
+
+    async def _hold(self, refund_id: str) -> bool:
+        """Lock the refund's payment, which guards the refund as well; False if there is none."""
+        if refund_id not in self._held:
+            payment_id = await self._connection.scalar(
+                select(refunds.c.payment_id).where(refunds.c.id == refund_id)
+            )
+            if payment_id is None:
+                return False
+            await self._payments.hold(payment_id)
+            self._held.add(refund_id)
+        return True
+
+    async def _require_held(self, refund_id: str) -> None:
+        if not await self._hold(refund_id):
+            raise RefundNotFound(f"there is no row of refund {refund_id}")
+
+    async def _standing(self, refund_id: str) -> RefundStatus:
+        rows = await self._connection.execute(
+            select(refunds.c.status).where(refunds.c.id == refund_id)
+        )
+        return RefundStatus(rows.scalar_one())
+
+
+def _require_refundable(
+    basis: RowMapping, payment_id: str, attempt: int | None, cause: RefundCause
+) -> None:
+    status = PaymentStatus(basis["status"])
+    if cause is RefundCause.REQUESTED and status is not PaymentStatus.SUCCEEDED:
+        raise PaymentNotRefundable(
+            f"the payment is {status}; only a succeeded one can be refunded", param="payment_id"
+        )
+    if basis["attempt"] is None:
+        which = "that paid for it" if attempt is None else f"of its attempt {attempt}"
+        raise PaymentNotRefundable(
+            f"no money {which} came in for payment {payment_id}: there is nothing to refund",
+            param="payment_id",
+        )
+    if cause is RefundCause.REQUESTED and not basis["kept"]:
+        raise PaymentNotRefundable(
+            f"the money of attempt {attempt} did not pay for payment {payment_id}: it is not"
+            " refunded but returned",
+            param="payment_id",
+        )
+
+
+def _earliest(basis: RowMapping, now: datetime) -> datetime:
+    """Gateways want a pause between two refunds of one payment."""
+    last: datetime | None = basis["last_ask"]
+    if last is None:
+        return now
+    return max(now, last + REFUND_LIMITS[GatewayName(basis["gateway"])].pause)
+
+
+def _require_within_limits(basis: RowMapping, payment_id: str, ask_at: datetime) -> None:
+    gateway = GatewayName(basis["gateway"])
+    limits = REFUND_LIMITS[gateway]
+    if limits.age is not None and ask_at > basis["paid_at"] + limits.age:
+        raise PaymentNotRefundable(
+            f"payment {payment_id} was paid more than {limits.age.days} days ago, after which"
+            f" {gateway.value} refunds no more: give the money back another way",
+            param="payment_id",
+        )
+    if limits.count is not None and basis["count"] >= limits.count:
+        raise PaymentNotRefundable(
+            f"payment {payment_id} has {basis['count']} refunds, and {gateway.value} allows no"
+            " more: give the money back another way",
+            param="payment_id",
+        )
+
+
+def _amount(basis: RowMapping, payment_id: str, wanted: int | None) -> int:
+    left: int = basis["amount_minor"] - basis["taken_minor"]
+    amount = left if wanted is None else wanted
+    if left == 0 or amount > left:
+        raise RefundExceedsPayment(
+            f"{left} of {basis['amount_minor']} {basis['currency']} in minor units are left of"
+            f" payment {payment_id}, the rest being refunded or set aside for it",
+            param="amount",
+        )
+    return amount
+
+
+def _told(reference: str | None, status: str | None) -> dict[str, str]:
+    """The gateway's words where there are any: what was known before is not forgotten."""
+    words = {"gateway_reference": reference, "gateway_status": status}
+    return {column: word for column, word in words.items() if word is not None}
