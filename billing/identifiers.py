@@ -75,6 +75,11 @@ def gateway_key(payment_id: str, attempt: int, step: str) -> str:
     return f"{payment_id}:{attempt:02d}:{step}"
 
 
+def refund_key(refund_id: str, turn: int = 1) -> str:
+    """The idempotency key of a refund, `ref_…:refund`; `turn` counts the keys of one refund."""
+    return f"{refund_id}:refund" if turn == 1 else f"{refund_id}:refund:{turn:02d}"
+
+
 def update_id(command: str, application: str, idempotency_key: str) -> str:
     """Temporal answers a repeated update id with the first answer: one per command and key."""
     digest = hashlib.sha256(f"{application}\0{idempotency_key}".encode()).hexdigest()

@@ -24,6 +24,8 @@ from gateways.gateway import (
     OpenOutcome,
     Order,
     Receipt,
+    RefundObservation,
+    RefundOrder,
     Refused,
     check_receipt,
 )
@@ -38,6 +40,7 @@ from gateways.stripe.objects import (
     read,
 )
 from gateways.stripe.outcomes import decline_of, refusal_of, state_of
+from gateways.stripe.refunds import StripeRefunds
 
 KEY_LIFE: Final = timedelta(hours=23)
 """Stripe may forget an idempotency key after 24 hours; sent again, it would be a new order."""
@@ -70,6 +73,7 @@ class StripeGateway:
     ) -> None:
         self._intents = client.v1.payment_intents
         self._charges = client.v1.charges
+        self._refunds = StripeRefunds(client, clock)
         self._transport = transport
         self._publishable_key = publishable_key
         self._is_live = is_live
@@ -114,6 +118,14 @@ class StripeGateway:
             return
         if answer.meaning is not Meaning.ORDERED:
             answer.raise_as_error()
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        """See `Gateway.refund`."""
+        return await self._refunds.refund(order)
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        """See `Gateway.query_refund`."""
+        return await self._refunds.query(order)
 
     async def aclose(self) -> None:
         """See `Gateway.aclose`."""

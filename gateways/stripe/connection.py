@@ -80,6 +80,11 @@ class ErrorAnswer:
     is_replayed: bool
     retry_after_seconds: float | None
 
+    @property
+    def is_of_key(self) -> bool:
+        """Whether only the idempotency key was objected to."""
+        return self.error.type == "idempotency_error"
+
     def raise_as_error(self) -> NoReturn:
         """Tell it as the GatewayError it is."""
         match self.meaning:

@@ -1,15 +1,19 @@
 """Stripe's objects as far as we read them, checked before anything rests on them.
 
-Field meanings: Stripe API 2026-10-28.endive, PaymentIntent, Charge and the error object.
+Field meanings: Stripe API 2026-10-28.endive, PaymentIntent, Charge, Refund and the error object.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import stripe
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from billing.errors import OutcomeUnknown
+
+REFUND_NUMBER: Final = "refund_id"
+REFUND_PAYMENT: Final = "payment_number"
+"""The names in a refund's metadata of its own number and of the order's."""
 
 
 class _View(BaseModel):
@@ -50,6 +54,26 @@ class IntentView(_View):
 
 class IntentPage(_View):
     """One page of a list, newest first; its members may belong to other systems."""
+
+    data: list[dict[str, Any]]
+    has_more: bool
+
+
+class RefundView(_View):
+    """A Refund; the amount is in Stripe's own units, the currency is lower case."""
+
+    id: str = Field(pattern=r"^[a-z]+_[A-Za-z0-9_]{1,250}$")
+    status: str | None = Field(max_length=100)
+    amount: int
+    currency: str = Field(pattern=r"^[a-z]{3}$")
+    charge: str | None = None
+    payment_intent: str | None = None
+    metadata: dict[str, str]
+    failure_reason: str | None = Field(default=None, max_length=100)
+
+
+class RefundPage(_View):
+    """One page of a list of refunds; its members may belong to other systems."""
 
     data: list[dict[str, Any]]
     has_more: bool

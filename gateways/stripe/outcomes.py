@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from billing.payment import DeclineClass, Failure
-from gateways.gateway import ObservedState
+from gateways.gateway import ObservedState, RefundState
 from gateways.meaning import Meaning
 from gateways.stripe.objects import ErrorView
 from runtime.logs import redact
@@ -145,6 +145,27 @@ DECLINES: Final[Mapping[str, DeclineClass]] = {
 }
 """Decline codes, and the error codes that stand alone; one nobody knows is soft."""
 
+REFUND_STATUSES: Final[Mapping[str, RefundState]] = {
+    "pending": RefundState.PROCESSING,
+    "requires_action": RefundState.PROCESSING,
+    "succeeded": RefundState.SUCCEEDED,
+    "failed": RefundState.FAILED,
+    "canceled": RefundState.FAILED,
+}
+
+BALANCE_CODES: Final = frozenset({"balance_insufficient", "insufficient_funds"})
+"""Error codes of a refund that the account's own balance does not cover."""
+
+REFUND_FAILURES: Final[Mapping[str, str]] = {
+    "charge_for_pending_refund_disputed": "The payer has disputed the payment meanwhile.",
+    "declined": "The payer's bank has declined the refund.",
+    "expired_or_canceled_card": "The payer's card is expired or canceled.",
+    "insufficient_funds": "The account at Stripe did not cover the refund.",
+    "lost_or_stolen_card": "The payer's card is lost or stolen.",
+    "merchant_request": "The refund was canceled in Stripe's dashboard.",
+}
+"""Reasons a refund fails for after it was accepted."""
+
 CONFIDENTIAL: Final = frozenset(
     {
         "fraudulent",
@@ -159,6 +180,7 @@ CONFIDENTIAL: Final = frozenset(
 )
 """Reasons Stripe asks merchants not to tell the payer: they get the generic message."""
 
+REFUSED_REFUND: Final = "refused_by_gateway"
 GENERIC_MESSAGE: Final = "The card was declined."
 _LONGEST_MESSAGE: Final = 500
 
@@ -203,6 +225,28 @@ def refusal_of(error: ErrorView) -> Failure:
         decline_code=error.code,
         advice=DeclineClass.HARD,
         message=message_of(error, "Stripe will not take this order."),
+    )
+
+
+def refund_state_of(status: str | None) -> RefundState:
+    return REFUND_STATUSES.get(status or "", RefundState.UNRECOGNISED)
+
+
+def refund_failure_of(status: str, reason: str | None) -> Failure:
+    """A refund that came to nothing after Stripe had accepted it."""
+    return Failure(
+        code="refund_failed",
+        decline_code=reason,
+        message=REFUND_FAILURES.get(reason or "", f"Stripe says that the refund is {status}."),
+    )
+
+
+def refund_refusal_of(error: ErrorView) -> Failure:
+    """A refund that Stripe will not make."""
+    return Failure(
+        code=REFUSED_REFUND,
+        decline_code=error.code,
+        message=message_of(error, "Stripe will not make this refund."),
     )
 
 

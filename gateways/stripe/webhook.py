@@ -13,10 +13,16 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from billing.identifiers import attempt_number, is_payment_id
+from billing.identifiers import (
+    attempt_number,
+    is_payment_id,
+    is_refund_id,
+    parse_attempt_number,
+)
 from billing.payment import GatewayName
 from gateways.gateway import Notification, Reply, WebhookRefused
 from gateways.strict_json import read_object
+from gateways.stripe.objects import REFUND_NUMBER, REFUND_PAYMENT
 
 TOLERANCE_SECONDS: Final = 300
 _JSON: Final = "application/json"
@@ -25,8 +31,8 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
 _ATTEMPT: Final = re.compile(r"[1-9][0-9]?")
 
-# Each of these accompanies an event of the PaymentIntent that says the same; following both would
-# ask Stripe twice for one fact.
+# Each of these accompanies an event of the PaymentIntent or of the refund that says the same;
+# following both would ask Stripe twice for one fact.
 _ECHOES: Final = frozenset(
     {
         "payment_intent.created",
@@ -34,6 +40,7 @@ _ECHOES: Final = frozenset(
         "charge.failed",
         "charge.pending",
         "charge.updated",
+        "charge.refund.updated",
     }
 )
 
@@ -73,8 +80,13 @@ class StripeWebhookVerifier:
                 f"the time-stamp is more than {TOLERANCE_SECONDS} s away from this clock"
             )
         event = _read_event(body)
-        number = None if event.type in _ECHOES else _number_of(event.data.object)
-        return Notification(event.id, event.type, number)
+        subject = event.data.object
+        if event.type in _ECHOES:
+            return Notification(event.id, event.type, None)
+        if subject.get("object") == "refund":
+            number, refund_number = _numbers_of_refund(subject)
+            return Notification(event.id, event.type, number, refund_number)
+        return Notification(event.id, event.type, _number_of(subject))
 
     def refused(self, status_code: int, reason: str) -> Reply:
         """See `WebhookVerifier.refused`. Stripe repeats after anything but a 2xx."""
@@ -109,3 +121,15 @@ def _number_of(subject: Mapping[str, Any]) -> str | None:
     if not isinstance(attempt, str) or not _ATTEMPT.fullmatch(attempt):
         return None
     return attempt_number(payment_id, int(attempt))
+
+
+def _numbers_of_refund(subject: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The order's number and the refund's, from the metadata that we gave the refund; one made in
+    the dashboard has neither."""
+    metadata = subject.get("metadata")
+    if not isinstance(metadata, dict):
+        return None, None
+    number, refund_number = metadata.get(REFUND_PAYMENT), metadata.get(REFUND_NUMBER)
+    is_order = isinstance(number, str) and parse_attempt_number(number) is not None
+    is_refund = isinstance(refund_number, str) and is_refund_id(refund_number)
+    return number if is_order else None, refund_number if is_refund else None
