@@ -133,6 +133,8 @@ def plan_fault(sandbox: Sandbox, providers: Mapping[str, Provider], wanted: Faul
     only = _WECHATPAY_ONLY.get(wanted.fault)
     if only and (wanted.gateway, wanted.operation) != ("wechatpay", only):
         raise ControlRefused(422, f"{wanted.fault} is a fault of wechatpay's {only} alone")
+    if wanted.fault == "balance_insufficient" and wanted.operation != "refund":
+        raise ControlRefused(422, "balance_insufficient is a fault of refund alone")
     impossible = _IMPOSSIBLE.get((wanted.gateway, wanted.fault))
     if impossible and wanted.operation != "webhook":
         raise ControlRefused(422, f"no fault {wanted.fault} on this gateway: {impossible}")

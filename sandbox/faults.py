@@ -19,7 +19,7 @@ from sandbox.book import Book
 if TYPE_CHECKING:
     from sandbox.core import Sandbox
 
-OPERATIONS: Final = ("open", "query", "close", "webhook", "*")
+OPERATIONS: Final = ("open", "query", "close", "refund", "refund_query", "webhook", "*")
 CALL_FAULTS: Final = (
     "cut_before",
     "cut_after",
@@ -36,6 +36,7 @@ CALL_FAULTS: Final = (
     "bad_signature",
     "unknown_status",
     "close_too_early",
+    "balance_insufficient",
 )
 WEBHOOK_FAULTS: Final = (
     "never",

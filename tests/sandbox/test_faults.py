@@ -159,7 +159,8 @@ async def test_faults_are_listed_cleared_and_kept_over_a_kill(
     "wanted",
     [
         {"gateway": "paypal", "operation": "open", "fault": "slow"},
-        {"gateway": "stripe", "operation": "refund", "fault": "slow"},
+        {"gateway": "stripe", "operation": "repay", "fault": "slow"},
+        {"gateway": "stripe", "operation": "open", "fault": "balance_insufficient"},
         {"gateway": "stripe", "operation": "open", "fault": "never"},
         {"gateway": "stripe", "operation": "webhook", "fault": "slow"},
         {"gateway": "stripe", "operation": "open", "fault": "wrong_merchant"},
