@@ -1,4 +1,4 @@
-"""Stripe, as far as PaymentIntents with cards need it; a `sandbox.core.Provider`."""
+"""Stripe: PaymentIntents with cards, and their refunds; a `sandbox.core.Provider`."""
 
 import hashlib
 import hmac
@@ -10,9 +10,12 @@ from fastapi import APIRouter
 
 from sandbox.core import Keys, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
+from sandbox.stripe.calls import Calls
 from sandbox.stripe.intents import NAME, Intents
 from sandbox.stripe.objects import make_id
 from sandbox.stripe.payer import CardPayer, order_lines, payer_routes
+from sandbox.stripe.refund_routes import refund_routes
+from sandbox.stripe.refunds import Refunds
 from sandbox.stripe.routes import api_routes
 
 __all__ = ["NAME", "make_keys", "orders", "payer", "routes", "settings", "webhook_rules"]
@@ -42,7 +45,9 @@ def routes(sandbox: Sandbox) -> APIRouter:
     intents = Intents(sandbox)
     router = APIRouter()
     router.include_router(payer_routes(sandbox, CardPayer(sandbox, intents), intents))
-    router.include_router(api_routes(sandbox, intents))
+    calls = Calls(sandbox)
+    router.include_router(refund_routes(sandbox, Refunds(sandbox, intents), calls))
+    router.include_router(api_routes(sandbox, intents, calls))
     return router
 
 

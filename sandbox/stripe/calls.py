@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from sandbox.book import Document
 from sandbox.core import Sandbox
 from sandbox.faults import Fault, faulted
-from sandbox.stripe.errors import StripeError, server_error
+from sandbox.stripe.errors import StripeError, balance_insufficient, server_error
 from sandbox.stripe.forms import Form, parse_form
 from sandbox.stripe.idempotency import IdempotencyKeys, Kept, fingerprint
 from sandbox.stripe.intents import NAME, Origin
@@ -105,6 +105,8 @@ class Calls:
         request_id = str(call.origin.request_id)
         with self._sandbox.book.transaction():
             try:
+                if fault and fault.name == "balance_insufficient":
+                    raise balance_insufficient()
                 answer = Kept(200, work(call), request_id)
             except StripeError as problem:
                 if not problem.executed:
@@ -154,11 +156,13 @@ class Calls:
 
 
 def altered(body: Document, fault: Fault) -> Document:
-    """The answer as a fault of its content makes it, for each intent in it."""
+    """The answer as a fault of its content makes it, for each intent or refund in it."""
     body = deepcopy(body)
     for item in body["data"] if body.get("object") == "list" else [body]:
         if item.get("object") == "payment_intent":
             _alter(item, fault.name)
+        elif item.get("object") == "refund":
+            _alter_refund(item, fault.name)
     return body
 
 
@@ -174,6 +178,18 @@ def _alter(intent: Document, name: str) -> None:
             intent["metadata"]["payment_id"] = _another(intent["metadata"]["payment_id"])
     elif name == "unknown_status":
         intent["status"] = "requires_reflection"
+
+
+def _alter_refund(refund: Document, name: str) -> None:
+    if name == "wrong_amount":
+        refund["amount"] += 1
+    elif name == "wrong_currency":
+        refund["currency"] = "usd" if refund["currency"] == "eur" else "eur"
+    elif name == "wrong_order":
+        for field in ("charge", "payment_intent"):
+            refund[field] = _another(refund[field])
+    elif name == "unknown_status":
+        refund["status"] = "requires_reflection"
 
 
 def _another(identifier: str) -> str:

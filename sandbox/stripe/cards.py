@@ -38,13 +38,16 @@ _DECLINE_WORD: Final = re.compile(r"[a-z][a-z_]{2,60}")
 
 @dataclass(frozen=True)
 class Card:
-    """A test card. `decline` is the decline code it ends in, None when it pays."""
+    """A test card. `decline` is the decline code it ends in, None when it pays. `refund` is the
+    course of a refund to it: `pending` before it succeeds, or one that `fails` after it had
+    succeeded; None for one that succeeds at once."""
 
     number: str
     brand: str = "visa"
     decline: str | None = None
     needs_3ds: bool = False
     declines_only_with_cvc: bool = False
+    refund: str | None = None
 
     @property
     def last4(self) -> str:
@@ -59,6 +62,8 @@ _CARDS: Final = {
         GOOD,
         Card("5555555555554444", "mastercard"),
         Card("378282246310005", "amex"),
+        Card("4000000000007726", refund="pending"),
+        Card("4000000000005126", refund="fails"),
         _DECLINED,
         Card("4000000000009995", decline="insufficient_funds"),
         Card("4000000000009987", decline="lost_card"),
@@ -78,6 +83,8 @@ _TOKENS: Final = {
     "pm_card_visa": "4242424242424242",
     "pm_card_mastercard": "5555555555554444",
     "pm_card_amex": "378282246310005",
+    "pm_card_pendingRefund": "4000000000007726",
+    "pm_card_refundFail": "4000000000005126",
     "pm_card_chargeDeclined": "4000000000000002",
     "pm_card_visa_chargeDeclined": "4000000000000002",
     "pm_card_chargeDeclinedInsufficientFunds": "4000000000009995",

@@ -38,6 +38,16 @@ def missing(kind: str, object_id: str, param: str = "intent") -> StripeError:
     return StripeError(404, f"No such {kind}: '{object_id}'", code="resource_missing", param=param)
 
 
+def balance_insufficient() -> StripeError:
+    """A refund that the account has no money for: kept under its key, like any other answer."""
+    return StripeError(
+        400,
+        "Insufficient funds in your Stripe balance to refund this amount.",
+        code="balance_insufficient",
+        executed=True,
+    )
+
+
 def server_error(status: int) -> StripeError:
     """What Stripe says of a failure of its own (500), or of too many requests (429)."""
     if status == 429:

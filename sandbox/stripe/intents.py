@@ -24,6 +24,7 @@ NAME: Final = "stripe"
 INTENT: Final = "stripe_intent"
 CHARGE: Final = "stripe_charge"
 EVENT: Final = "stripe_event"
+REFUND: Final = "stripe_refund"
 CANCELABLE: Final = (
     "requires_payment_method",
     "requires_capture",
@@ -84,16 +85,20 @@ class Intents:
             intent["status"] = "requires_confirmation"
             self._put_card(kept, card)
         self._keep(kept)
-        self._tell(kept, "payment_intent.created", intent, origin)
+        self.tell(kept, "payment_intent.created", intent, origin)
         return kept
 
     def get(self, intent_id: str) -> Document:
         """The kept document: the intent under `object`, and what Stripe would not show. Raises
         StripeError (404)."""
-        kept = self._book.get(INTENT, intent_id)
+        kept = self.find(intent_id)
         if kept is None:
             raise missing("payment_intent", intent_id)
         return kept
+
+    def find(self, intent_id: str) -> Document | None:
+        """The kept document, if there is one."""
+        return self._book.get(INTENT, intent_id)
 
     def of_payment(self, reference: str, attempt: int | None) -> Document | None:
         """The intent of a payment's attempt; without an attempt that of its last one."""
@@ -149,7 +154,7 @@ class Intents:
             },
         }
         self._keep(kept)
-        self._tell(kept, "payment_intent.payment_failed", intent, Origin())
+        self.tell(kept, "payment_intent.payment_failed", intent, Origin())
         return intent
 
     def cancel(self, kept: Document, reason: str | None, origin: Origin) -> Document:
@@ -169,8 +174,23 @@ class Intents:
             "next_action": None,
         }
         self._keep(kept)
-        self._tell(kept, "payment_intent.canceled", intent, origin)
+        self.tell(kept, "payment_intent.canceled", intent, origin)
         return intent
+
+    def tell(self, kept: Document, event_type: str, subject: Document, origin: Origin) -> None:
+        """Write an event about the intent or something of it, and have it sent."""
+        event = new_event(
+            event_type, subject, self._now(), origin.request_id, origin.idempotency_key
+        )
+        self._book.put(EVENT, event["id"], event)
+        self._sandbox.delivery.enqueue(
+            NAME,
+            url=f"{self._sandbox.public_url}{_WEBHOOK_PATH}",
+            number=kept["object"]["id"],
+            reference=kept["reference"],
+            event_type=event_type,
+            payload=event,
+        )
 
     def _check_confirmable(self, kept: Document, card: Card | None) -> None:
         intent: Document = kept["object"]
@@ -210,7 +230,7 @@ class Intents:
             },
         }
         self._keep(kept)
-        self._tell(kept, "payment_intent.requires_action", intent, origin)
+        self.tell(kept, "payment_intent.requires_action", intent, origin)
         return intent
 
     def _charge(self, kept: Document, card: Card, origin: Origin) -> Document:
@@ -235,8 +255,8 @@ class Intents:
             "latest_charge": charge["id"],
         }
         self._keep(kept)
-        self._tell(kept, "charge.succeeded", charge, origin)
-        self._tell(kept, "payment_intent.succeeded", intent, origin)
+        self.tell(kept, "charge.succeeded", charge, origin)
+        self.tell(kept, "payment_intent.succeeded", intent, origin)
         return intent
 
     def _decline(self, kept: Document, card: Card, problem: Problem, origin: Origin) -> Document:
@@ -261,8 +281,8 @@ class Intents:
             "last_payment_error": dict(error.body["error"]),
         }
         self._keep(kept)
-        self._tell(kept, "charge.failed", charge, origin)
-        self._tell(kept, "payment_intent.payment_failed", intent, origin)
+        self.tell(kept, "charge.failed", charge, origin)
+        self.tell(kept, "payment_intent.payment_failed", intent, origin)
         error.body["error"]["payment_intent"] = intent
         raise error
 
@@ -270,20 +290,6 @@ class Intents:
         kept["card"] = asdict(card)
         kept["payment_method"] = new_payment_method(card, self._now())
         kept["object"]["payment_method"] = kept["payment_method"]["id"]
-
-    def _tell(self, kept: Document, event_type: str, subject: Document, origin: Origin) -> None:
-        event = new_event(
-            event_type, subject, self._now(), origin.request_id, origin.idempotency_key
-        )
-        self._book.put(EVENT, event["id"], event)
-        self._sandbox.delivery.enqueue(
-            NAME,
-            url=f"{self._sandbox.public_url}{_WEBHOOK_PATH}",
-            number=kept["object"]["id"],
-            reference=kept["reference"],
-            event_type=event_type,
-            payload=event,
-        )
 
     def _unexpected(self, intent: Document, message: str) -> StripeError:
         return StripeError(

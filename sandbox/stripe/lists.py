@@ -9,7 +9,7 @@ from sandbox.core import Sandbox
 from sandbox.delivery import DELIVERED, KIND
 from sandbox.stripe.errors import StripeError, missing
 from sandbox.stripe.forms import Form
-from sandbox.stripe.intents import CHARGE, EVENT, INTENT, NAME
+from sandbox.stripe.intents import CHARGE, EVENT, INTENT, NAME, REFUND
 from sandbox.stripe.parameters import LIST, check_known, read_integer
 
 _CHUNK: Final = 100
@@ -30,6 +30,12 @@ class Lists:
 
     def charges(self, form: Form) -> Document:
         return self._page("/v1/charges", CHARGE, form, ("customer", "payment_intent"))
+
+    def refunds(self, form: Form) -> Document:
+        for name, kind in (("charge", CHARGE), ("payment_intent", INTENT)):
+            if name in form and self._book.get(kind, str(form[name])) is None:
+                raise missing(name, str(form[name]), name)
+        return self._page("/v1/refunds", REFUND, form, ("charge", "payment_intent"))
 
     def events(self, form: Form) -> Document:
         types = form.get("types")
@@ -99,7 +105,7 @@ class Lists:
 
 def expanded(book: Book, item: Document, form: Form) -> Document:
     """The object with what `expand` names put in its place. Raises StripeError."""
-    kinds = {"latest_charge": CHARGE, "payment_intent": INTENT}
+    kinds = {"charge": CHARGE, "latest_charge": CHARGE, "payment_intent": INTENT}
     for path in form.get("expand", []):
         if path not in kinds or path not in item:
             raise StripeError(400, f"This property cannot be expanded ({path}).", param="expand")

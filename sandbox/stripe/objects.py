@@ -144,6 +144,31 @@ def new_charge(
     }
 
 
+def new_refund(
+    charge: Document, amount: int, reason: str | None, metadata: Document, created: int
+) -> Document:
+    """A refund of a charge that has succeeded."""
+    return {
+        "id": make_id("re"),
+        "object": "refund",
+        "amount": amount,
+        "balance_transaction": make_id("txn"),
+        "charge": charge["id"],
+        "created": created,
+        "currency": charge["currency"],
+        "customer": None,
+        "destination_details": {"card": {"type": "refund"}, "type": "card"},
+        "metadata": metadata,
+        "payment_intent": charge["payment_intent"],
+        "payment_method": charge["payment_method"],
+        "reason": reason,
+        "receipt_number": None,
+        "source_transfer_reversal": None,
+        "status": "succeeded",
+        "transfer_reversal": None,
+    }
+
+
 def new_event(
     event_type: str,
     subject: Document,

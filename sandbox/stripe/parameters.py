@@ -57,7 +57,7 @@ CONFIRM: Final = frozenset(
 )
 CANCEL: Final = frozenset({"cancellation_reason", "expand"})
 LIST: Final = frozenset(
-    {"created", "customer", "delivery_success", "ending_before", "expand", "limit"}
+    {"charge", "created", "customer", "delivery_success", "ending_before", "expand", "limit"}
     | {"payment_intent", "starting_after", "type", "types"}
 )
 
@@ -110,7 +110,7 @@ def read_create(form: Form) -> NewIntent:
             param="currency",
         )
     fields: dict[str, Any] = {name: form[name] for name in _COPIED if name in form}
-    fields["metadata"] = _read_metadata(form)
+    fields["metadata"] = read_metadata(form)
     fields["capture_method"] = form.get("capture_method", "automatic_async")
     if fields["capture_method"] not in ("automatic", "automatic_async"):
         raise StripeError(400, "This sandbox captures automatically only.", param="capture_method")
@@ -140,6 +140,21 @@ def read_integer(form: Form, name: str) -> int:
         raise StripeError(
             400, f"Invalid integer: {text}", code="parameter_invalid_integer", param=name
         ) from None
+
+
+def read_metadata(form: Form) -> dict[str, str]:
+    """Raises StripeError for more or longer entries than Stripe keeps."""
+    metadata = form.get("metadata", {})
+    if not isinstance(metadata, dict) or len(metadata) > 50:
+        raise StripeError(400, "Metadata is a hash of at most 50 keys.", param="metadata")
+    for name, value in metadata.items():
+        if not isinstance(value, str) or len(name) > 40 or len(value) > 500:
+            raise StripeError(
+                400,
+                "Metadata keys have up to 40 characters, values are strings of up to 500.",
+                param=f"metadata[{name}]",
+            )
+    return metadata
 
 
 def may_redirect(automatic_payment_methods: dict[str, Any] | None) -> bool:
@@ -176,20 +191,6 @@ def _read_amount(form: Form, currency: str) -> int:
             param="amount",
         )
     return amount
-
-
-def _read_metadata(form: Form) -> dict[str, str]:
-    metadata = form.get("metadata", {})
-    if not isinstance(metadata, dict) or len(metadata) > 50:
-        raise StripeError(400, "Metadata is a hash of at most 50 keys.", param="metadata")
-    for name, value in metadata.items():
-        if not isinstance(value, str) or len(name) > 40 or len(value) > 500:
-            raise StripeError(
-                400,
-                "Metadata keys have up to 40 characters, values are strings of up to 500.",
-                param=f"metadata[{name}]",
-            )
-    return metadata
 
 
 def _read_automatic(form: Form) -> dict[str, Any] | None:

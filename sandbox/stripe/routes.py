@@ -23,10 +23,9 @@ from sandbox.stripe.parameters import (
 )
 
 
-def api_routes(sandbox: Sandbox, intents: Intents) -> APIRouter:
+def api_routes(sandbox: Sandbox, intents: Intents, calls: Calls) -> APIRouter:
     """`/v1/...`; each call our adapters make is one of open, query, close, other."""
     router = APIRouter()
-    calls = Calls(sandbox)
     merchant = Merchant(sandbox, intents)
     lists = Lists(sandbox)
 
@@ -105,7 +104,7 @@ def api_routes(sandbox: Sandbox, intents: Intents) -> APIRouter:
             raise StripeError(
                 404,
                 f"Unrecognized request URL ({request.method}: /v1/{path}). This sandbox speaks of"
-                " payment_intents, charges, events and balance.",
+                " payment_intents, charges, refunds, events and balance.",
             )
 
         return await calls.answer(request, "other", refuse)
