@@ -7,7 +7,20 @@ together never exceed the receipt.
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, RowMapping, and_, cast, func, insert, select, true, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import (
@@ -34,6 +47,45 @@ _RECORD: Final = select(
     receipts.c.gateway_reference.label("payment_reference"),
     receipts.c.amount_minor.label("paid_minor"),
 ).join_from(refunds, receipts, _OF_RECEIPT)
+
+
+def _basis(is_wanted: ColumnElement[bool]) -> Select[Any]:
+    """What a reservation is decided by: payment, receipt (nulls if there is none), and what its
+    refunds have taken."""
+    is_taken = and_(
+        refunds.c.attempt == receipts.c.attempt, refunds.c.status != RefundStatus.FAILED.value
+    )
+    is_same = refunds.c.id == bindparam("wanted_refund")
+    taken = (
+        select(
+            func.coalesce(func.sum(refunds.c.amount_minor).filter(is_taken), 0).label("sum"),
+            func.count().filter(is_taken).label("count"),
+            # A refund asked for late holds up the next one; greatest() passes over nulls.
+            func.max(func.greatest(refunds.c.ask_at, refunds.c.asked_at)).label("last_ask"),
+            func.coalesce(func.bool_or(is_same), False).label("stands"),
+        )
+        .where(refunds.c.payment_id == payments.c.id)
+        .lateral("taken")
+    )
+    return (
+        select(
+            payments.c.application.label("owner"),
+            payments.c.status,
+            receipts,
+            cast(taken.c.sum, BigInteger).label("taken_minor"),
+            taken.c.count.label("refunds"),
+            taken.c.last_ask,
+            taken.c.stands,
+        )
+        .select_from(payments)
+        .outerjoin(receipts, and_(receipts.c.payment_id == payments.c.id, is_wanted))
+        .join(taken, true())
+        .where(payments.c.id == bindparam("wanted_payment"))
+    )
+
+
+_BASIS_OF_KEPT: Final = _basis(receipts.c.kept)
+_BASIS_OF_ATTEMPT: Final = _basis(receipts.c.attempt == bindparam("wanted_attempt"))
 
 
 class Refunds:
@@ -66,7 +118,12 @@ class Refunds:
         IntegrityError for an amount below 1, or an id that a refund of another payment has.
         """
         await self._payments.hold(payment_id)
-        basis = await self._basis(refund_id, payment_id, attempt)
+        # A statement of its own: it sees what was committed while we waited for the lock.
+        found = await self._connection.execute(
+            _BASIS_OF_KEPT if attempt is None else _BASIS_OF_ATTEMPT,
+            {"wanted_payment": payment_id, "wanted_refund": refund_id, "wanted_attempt": attempt},
+        )
+        basis = found.mappings().first()
         if basis is None or (application is not None and basis["owner"] != application):
             raise PaymentNotFound(f"there is no payment {payment_id}")
         if not basis["stands"]:
@@ -170,40 +227,6 @@ class Refunds:
             _RECORD.where(refunds.c.payment_id == payment_id).order_by(refunds.c.id)
         )
         return [refund_of(row) for row in rows.mappings()]
-
-    async def _basis(
-        self, refund_id: str, payment_id: str, attempt: int | None
-    ) -> RowMapping | None:
-        """What a reservation is decided by: payment, receipt (nulls if there is none), and what
-        its refunds have taken. A statement of its own, since the lock was waited for."""
-        is_wanted = receipts.c.kept if attempt is None else receipts.c.attempt == attempt
-        is_taken = and_(refunds.c.attempt == receipts.c.attempt, refunds.c.status != "failed")
-        taken = (
-            select(
-                func.coalesce(func.sum(refunds.c.amount_minor).filter(is_taken), 0).label("sum"),
-                func.count().filter(is_taken).label("count"),
-                func.max(func.greatest(refunds.c.ask_at, refunds.c.asked_at)).label("last_ask"),
-                func.coalesce(func.bool_or(refunds.c.id == refund_id), False).label("stands"),
-            )
-            .where(refunds.c.payment_id == payments.c.id)
-            .lateral("taken")
-        )
-        query = (
-            select(
-                payments.c.application.label("owner"),
-                payments.c.status,
-                receipts,
-                cast(taken.c.sum, BigInteger).label("taken_minor"),
-                taken.c.count,
-                taken.c.last_ask,
-                taken.c.stands,
-            )
-            .select_from(payments)
-            .outerjoin(receipts, and_(receipts.c.payment_id == payments.c.id, is_wanted))
-            .join(taken, true())
-            .where(payments.c.id == payment_id)
-        )
-        return (await self._connection.execute(query)).mappings().first()
 
     async def _insert(
         self,
@@ -341,9 +364,9 @@ def _require_within_limits(basis: RowMapping, payment_id: str, ask_at: datetime)
             f" {gateway.value} refunds no more: give the money back another way",
             param="payment_id",
         )
-    if limits.count is not None and basis["count"] >= limits.count:
+    if limits.count is not None and basis["refunds"] >= limits.count:
         raise PaymentNotRefundable(
-            f"payment {payment_id} has {basis['count']} refunds, and {gateway.value} allows no"
+            f"payment {payment_id} has {basis['refunds']} refunds, and {gateway.value} allows no"
             " more: give the money back another way",
             param="payment_id",
         )

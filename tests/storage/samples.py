@@ -4,9 +4,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final
 
-from billing.identifiers import PAYMENT, make_id
+from billing.identifiers import PAYMENT, REFUND, make_id
 from billing.messages import PaymentOrder
-from billing.payment import GatewayName, PaymentMethod
+from billing.payment import GatewayName, PaymentMethod, PaymentStatus
+from billing.refund import RefundCause
+from storage.database import Database
+from storage.refunds import RefundRecord
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 _numbers = count(1)
@@ -31,3 +34,66 @@ def make_order(**changed: Any) -> PaymentOrder:
         "expires_at": NOW + timedelta(minutes=30),
     }
     return PaymentOrder(**(values | changed))
+
+
+def make_refund_id() -> str:
+    """Each later than the one before."""
+    number = next(_numbers)
+    return make_id(REFUND, int(NOW.timestamp() * 1000) + number, number.to_bytes(10, "big"))
+
+
+async def take(database: Database, **changed: Any) -> PaymentOrder:
+    """A payment that has succeeded, with the receipt it kept."""
+    order = make_order(**changed)
+    async with database.begin() as work:
+        await work.payments.insert(order, NOW)
+        await work.receipts.record(
+            payment_id=order.payment_id,
+            attempt=1,
+            gateway=order.gateway,
+            receipt_reference=f"{order.payment_id}/paid",
+            amount_minor=order.amount_minor,
+            currency=order.currency,
+            paid_at=NOW,
+            kept=True,
+            now=NOW,
+        )
+        await work.payments.move(order.payment_id, PaymentStatus.SUCCEEDED, now=NOW, paid_at=NOW)
+    return order
+
+
+async def take_twice(database: Database, **changed: Any) -> PaymentOrder:
+    """As `take`, and a second attempt has brought the same amount, which is not kept."""
+    order = await take(database, **changed)
+    async with database.begin() as work:
+        await work.payments.add_attempt(
+            order.payment_id, 2, order.gateway, order.method, order.expires_at, NOW
+        )
+        await work.receipts.record(
+            payment_id=order.payment_id,
+            attempt=2,
+            gateway=order.gateway,
+            receipt_reference=f"{order.payment_id}/paid twice",
+            amount_minor=order.amount_minor,
+            currency=order.currency,
+            paid_at=NOW,
+            kept=False,
+            now=NOW,
+        )
+    return order
+
+
+async def reserve(database: Database, order: PaymentOrder, **changed: Any) -> RefundRecord:
+    """All that is left of the payment, unless told otherwise."""
+    values: dict[str, Any] = {
+        "refund_id": make_refund_id(),
+        "payment_id": order.payment_id,
+        "application": order.application,
+        "attempt": None,
+        "amount_minor": None,
+        "cause": RefundCause.REQUESTED,
+        "reason": "not as described",
+        "now": NOW,
+    }
+    async with database.begin() as work:
+        return await work.refunds.reserve(**(values | changed))

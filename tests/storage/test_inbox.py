@@ -13,6 +13,7 @@ from tests.fixtures.database import DatabaseUrls
 from tests.storage.samples import NOW
 
 PAYMENT = "pay_01h455vb4pex5vsknk084sn02q"
+REFUND = "ref_01h455vb4pex5vsknk084sn02q"
 YEAR = timedelta(days=365)
 
 
@@ -183,3 +184,26 @@ async def test_bodies_are_unreadable_at_rest(
     async with await psycopg.AsyncConnection.connect(database_urls.superuser) as superuser:
         rows = await superuser.execute("SELECT encode(body, 'escape') FROM webhook_inbox")
         assert "raw" not in str(await rows.fetchall())
+
+
+@pytest.mark.parametrize(
+    ("refund_number", "refund_id"),
+    [(REFUND, REFUND), (PAYMENT, None), ("re_3Qx", None), (f"{REFUND}0", None), (None, None)],
+)
+async def test_a_refund_of_ours_is_named(
+    database: Database, refund_number: str | None, refund_id: str | None
+) -> None:
+    async with database.begin() as work:
+        stored = await work.inbox.store(
+            GatewayName.WECHATPAY,
+            f"refund-{refund_number}",
+            "REFUND.SUCCESS",
+            PAYMENT,
+            b"{}",
+            NOW,
+            refund_number=refund_number,
+        )
+    assert stored is not None
+    assert (stored.payment_id, stored.refund_id) == (PAYMENT, refund_id)
+    (taken,) = [one for one in await due(database, NOW + YEAR) if one.id == stored.id]
+    assert taken.refund_id == refund_id

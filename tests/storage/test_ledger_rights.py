@@ -18,6 +18,7 @@ STATEMENTS = {
 }
 ALLOWED = {
     "payments": {"SELECT", "INSERT", "UPDATE"},
+    "refunds": {"SELECT", "INSERT", "UPDATE"},
     "payment_attempts": {"SELECT", "INSERT", "UPDATE"},
     "receipts": {"SELECT", "INSERT"},
     "reviews": {"SELECT", "INSERT"},

@@ -22,7 +22,7 @@ from storage.migrate import RecordWouldBeLost, migrate, migration_url
 from storage.provision import OWNER
 from storage.tables import metadata
 from tests.fixtures.database import DatabaseUrls
-from tests.storage.samples import NOW, make_order
+from tests.storage.samples import NOW, make_order, reserve, take
 
 TABLES = """
     SELECT relname || '.' || attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
@@ -31,7 +31,7 @@ TABLES = """
     JOIN pg_class ON pg_class.oid = attrelid
     LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
     WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0
-      AND relname <> 'alembic_version'
+      AND NOT attisdropped AND relname <> 'alembic_version'
     UNION ALL
     SELECT conname, pg_get_constraintdef(oid), false, '', '', conrelid::regclass::text
     FROM pg_constraint
@@ -99,11 +99,23 @@ def test_down_and_up_again_gives_the_same_schema(empty_url: str) -> None:
     assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
 
 
+def test_each_step_back_and_forward_again_gives_the_same_schema(empty_url: str) -> None:
+    migrate(empty_url, "0001")
+    without_refunds = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
+    migrate(empty_url, "0002")
+    first = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
+    assert first != without_refunds
+    migrate(empty_url, "0001")
+    assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == without_refunds
+    migrate(empty_url, "0002")
+    assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
+
+
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     migrate(empty_url)
     first = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
     migrate(empty_url)
-    migrate(empty_url, "0001")
+    migrate(empty_url, "0002")
     assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
 
 
@@ -123,7 +135,7 @@ def test_the_code_and_the_migrations_mean_the_same_tables(
 
 async def test_several_that_migrate_at_once_take_turns(empty_url: str) -> None:
     await asyncio.gather(*(asyncio.to_thread(migrate, empty_url) for _ in range(4)))
-    assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0002",)]
 
 
 async def test_going_back_does_not_drop_payments_unasked(empty_url: str, cipher: Cipher) -> None:
@@ -137,6 +149,21 @@ async def test_going_back_does_not_drop_payments_unasked(empty_url: str, cipher:
     assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
     await asyncio.to_thread(migrate, empty_url, "base", discard=True)
     assert rows(empty_url, TABLES) == []
+
+
+async def test_going_back_does_not_drop_refunds_unasked(empty_url: str, cipher: Cipher) -> None:
+    await asyncio.to_thread(migrate, empty_url)
+    database = Database(empty_url, cipher)
+    await reserve(database, await take(database))
+    await database.dispose()
+    with pytest.raises(RecordWouldBeLost, match="holds payments and refunds"):
+        await asyncio.to_thread(migrate, empty_url, "base")
+    with pytest.raises(RecordWouldBeLost, match="holds refunds, and going back to 0001"):
+        await asyncio.to_thread(migrate, empty_url, "0001")
+    assert rows(empty_url, "SELECT count(*) FROM refunds") == [(1,)]
+    await asyncio.to_thread(migrate, empty_url, "0001", discard=True)
+    assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
+    assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0001",)]
 
 
 def test_an_unknown_revision_changes_nothing(empty_url: str) -> None:
