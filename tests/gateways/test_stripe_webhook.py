@@ -219,3 +219,47 @@ def test_replies_are_json(verifier: StripeWebhookVerifier) -> None:
     refused = verifier.refused(400, 'no "signature"')
     assert (refused.status_code, refused.media_type) == (400, "application/json")
     assert json.loads(refused.body) == {"error": 'no "signature"'}
+
+
+REFUND_ID = "ref_01jd7zq4h9e8v9k2m3n4p5q6r7"
+
+
+@pytest.mark.parametrize(
+    "event_type", ["refund.created", "refund.updated", "refund.failed", "refund.of_tomorrow"]
+)
+def test_a_refunds_events_name_it_and_its_order(
+    verifier: StripeWebhookVerifier, event_type: str
+) -> None:
+    metadata = {"refund_id": REFUND_ID, "payment_number": f"{PAYMENT_ID}02"}
+    body = event(event_type, object="refund", metadata=metadata)
+    told = verifier.verify(headers(body), body, NOW)
+    assert (told.number, told.refund_number) == (f"{PAYMENT_ID}02", REFUND_ID)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "number", "refund_number"),
+    [
+        ({"refund_id": REFUND_ID}, None, REFUND_ID),
+        ({"payment_number": PAYMENT_ID}, PAYMENT_ID, None),
+        ({"refund_id": f"{REFUND_ID}x", "payment_number": "42"}, None, None),
+        ({"refund_id": PAYMENT_ID, "payment_number": f"{PAYMENT_ID}01"}, None, None),
+        ({"refund_id": [REFUND_ID], "payment_number": {}}, None, None),
+        ({"payment_id": PAYMENT_ID, "attempt": "1"}, None, None),
+        ({}, None, None),
+        (None, None, None),
+        ([], None, None),
+    ],
+)
+def test_a_refund_not_of_our_making_has_no_number(
+    verifier: StripeWebhookVerifier, metadata: object, number: str | None, refund_number: str | None
+) -> None:
+    body = event("refund.updated", object="refund", metadata=metadata)
+    told = verifier.verify(headers(body), body, NOW)
+    assert (told.number, told.refund_number) == (number, refund_number)
+
+
+def test_the_refund_event_of_old_is_an_echo(verifier: StripeWebhookVerifier) -> None:
+    metadata = {"refund_id": REFUND_ID, "payment_number": PAYMENT_ID}
+    body = event("charge.refund.updated", object="refund", metadata=metadata)
+    told = verifier.verify(headers(body), body, NOW)
+    assert (told.number, told.refund_number) == (None, None)
