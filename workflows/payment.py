@@ -58,6 +58,7 @@ class PaymentWorkflow:
         self._standing: Standing | None = None
         self._ending: PaymentStatus | None = None
         self._review: ReviewDecision | None = None
+        self._is_asking = False
         self._seen: set[str] = set()
         self._asked = 0
         self._answered = 0
@@ -125,10 +126,8 @@ class PaymentWorkflow:
     async def review(self, decision: ReviewDecision) -> Payment:
         """The payment after the operator's decision; unchanged if it is not parked (any more)."""
         # Several that wait wake together, and the first of them takes the place again.
-        while self._standing is None or self._review is not None:
-            await workflow.wait_condition(
-                lambda: self._standing is not None and self._review is None
-            )
+        while not self._is_decidable:
+            await workflow.wait_condition(lambda: self._is_decidable)
         if self._is_parked:
             self._review = decision
             mine = self._reviewed + 1
@@ -248,6 +247,7 @@ class PaymentWorkflow:
     ) -> None:
         """Query, close, query; with `status` None for the attempts of an ended payment."""
         heard = self._asked
+        self._is_asking = True
         try:
             self._take(
                 await workflow.execute_activity_method(
@@ -270,6 +270,8 @@ class PaymentWorkflow:
         except ActivityError:
             if status is not None:
                 await self._end(status, review)
+        finally:
+            self._is_asking = False
         self._answered = max(self._answered, heard)
         self._ending = None
 
@@ -310,6 +312,7 @@ class PaymentWorkflow:
 
     async def _follow(self, asking: workflow.ActivityHandle[Standing]) -> None:
         """Take the answer; give up asking when the payment is to end, or its time is over."""
+        self._is_asking = True
         await workflow.wait_condition(lambda: asking.done() or self._ending is not None)
         if not asking.done():
             asking.cancel()
@@ -317,6 +320,8 @@ class PaymentWorkflow:
             self._take(await asking)
         except ActivityError:
             workflow.logger.info("no answer in time; the record stands as it was")
+        finally:
+            self._is_asking = False
 
     def _take(self, standing: Standing) -> None:
         """Follow the record, and show operators where it stands."""
@@ -363,6 +368,11 @@ class PaymentWorkflow:
     @property
     def _is_parked(self) -> bool:
         return self._standing is not None and self._status is PaymentStatus.NEEDS_REVIEW
+
+    @property
+    def _is_decidable(self) -> bool:
+        """Whether no decision is under way, and no answer that may already stand in the record."""
+        return self._standing is not None and self._review is None and not self._is_asking
 
     @property
     def _has_unheard(self) -> bool:

@@ -16,6 +16,7 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowExecutionStatus,
     WorkflowHandle,
+    WorkflowUpdateStage,
 )
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -307,6 +308,18 @@ class TestParked:
         payment = await bench.handle.execute_update(PaymentWorkflow.review, CLOSE)
         assert payment.status is PaymentStatus.FAILED
         assert await bench.ended() is PaymentStatus.FAILED
+
+    async def test_decided_upon_before_the_workflow_knows(self, bench: Bench) -> None:
+        await bench.create()
+        bench.script.untrusted = True
+        bench.script.answers.clear()
+        await bench.report()
+        await bench.until(lambda: bench.script.status is PaymentStatus.NEEDS_REVIEW)
+        deciding = await bench.handle.start_update(
+            PaymentWorkflow.review, CLOSE, wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        )
+        bench.script.answers.set()
+        assert (await deciding.result()).status is PaymentStatus.FAILED
 
     async def test_review_of_a_payment_nobody_parked_changes_nothing(self, bench: Bench) -> None:
         await bench.create()
