@@ -67,3 +67,6 @@ DEATH_AFTER_EXPIRY: Final = timedelta(seconds=61)
 
 # How long a refresh holds one of the ten places that a workflow has for commands under way.
 REFRESH_PATIENCE: Final = timedelta(seconds=8)
+
+# A payer's page may refresh every two seconds for a day.
+COMMANDS_IN_A_RUN: Final = 200

@@ -327,6 +327,22 @@ class TestParked:
         assert payment.status is PaymentStatus.REQUIRES_ACTION
 
 
+class TestLong:
+    # Without a cache each command replays all before it.
+    @pytest.mark.parametrize("bench", [1000], ids=["cached"], indirect=True)
+    async def test_goes_on_in_a_new_run(self, bench: Bench) -> None:
+        await bench.create()
+        first = (await bench.handle.describe()).run_id
+        for _ in range(policies.COMMANDS_IN_A_RUN):
+            await bench.handle.execute_update(PaymentWorkflow.refresh, COMMAND)
+        while (await bench.handle.describe()).run_id == first:
+            await bench.environment.sleep(timedelta(seconds=1))
+        assert bench.script.calls.count("open") == 1
+        payment = await bench.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
+        assert payment.status is PaymentStatus.CANCELED
+        assert await bench.ended() is PaymentStatus.CANCELED
+
+
 class TestResumed:
     async def test_asks_the_gateway_first(self, bench: Bench) -> None:
         bench.script.status = PaymentStatus.REQUIRES_ACTION
