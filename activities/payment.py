@@ -99,30 +99,14 @@ class PaymentActivities:
         )
         if request.status is None:
             return _standing(closed or record)
-        async with self._database.begin() as work:
-            await observations.end(
-                work,
-                request.payment_id,
-                request.status,
-                request.now,
-                reviewed=request.review is not None,
-            )
-            return _standing(await _found(work, request.payment_id))
+        return await self._end(request.status, request)
 
     @activity.defn(name="payment.end")
     async def end(self, request: EndPayment) -> Standing:
         """Give the payment its final status, the gateway being out of reach."""
         await self._insert_missing(request.order, request.now)
         await self._audit(await self._record(request.payment_id), request.review, request.now)
-        async with self._database.begin() as work:
-            await observations.end(
-                work,
-                request.payment_id,
-                request.status,
-                request.now,
-                reviewed=request.review is not None,
-            )
-            return _standing(await _found(work, request.payment_id))
+        return await self._end(request.status, request)
 
     @activity.defn(name="payment.flag")
     async def flag(self, request: FlagPayment) -> None:
@@ -131,6 +115,13 @@ class PaymentActivities:
             await work.attention.raise_(
                 request.payment_id, request.reason, request.detail, request.now
             )
+
+    async def _end(self, status: PaymentStatus, request: ClosePayment | EndPayment) -> Standing:
+        async with self._database.begin() as work:
+            await observations.end(
+                work, request.payment_id, status, request.now, reviewed=request.review is not None
+            )
+            return _standing(await _found(work, request.payment_id))
 
     async def _place(self, record: PaymentRecord, attempt: AttemptRecord) -> OpenOutcome:
         try:

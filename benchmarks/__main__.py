@@ -29,7 +29,7 @@ RESULTS: Final = Path(__file__).with_name("results.json")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="about a minute, for trying; keeps no results"
+        "--quick", action="store_true", help="a few minutes, for trying; keeps no results"
     )
     quick: bool = parser.parse_args().quick
     plan = QUICK if quick else FULL

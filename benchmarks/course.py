@@ -13,7 +13,7 @@ from billing.payment import GatewayName
 @dataclass(frozen=True)
 class Plan:
     """How long each part takes. `windows` are seconds of measuring by concurrency, each after
-    `ramps` seconds that are not measured."""
+    `ramps` seconds that are not measured: longer than one payment takes, for all begin at once."""
 
     runs: int
     windows: dict[int, float]
@@ -27,16 +27,16 @@ class Plan:
 
 
 FULL: Final = Plan(
-    runs=3,
-    windows={1: 3.5, 10: 4.0, 50: 5.0},
-    ramps={1: 0.5, 10: 1.0, 50: 2.0},
+    runs=2,
+    windows={1: 5.0, 10: 6.0, 50: 15.0},
+    ramps={1: 0.5, 10: 2.0, 50: 8.0},
     memory_payments=2000,
     histories=10,
 )
 QUICK: Final = Plan(
     runs=1,
-    windows={1: 2.0, 10: 2.5, 50: 4.0},
-    ramps={1: 0.5, 10: 1.0, 50: 2.0},
+    windows={1: 2.0, 10: 3.0, 50: 12.0},
+    ramps={1: 0.5, 10: 2.0, 50: 8.0},
     memory_payments=200,
     histories=3,
 )

@@ -35,7 +35,7 @@ class PaymentOrder(Message):
     """What the application ordered; the input of `Payment`.
 
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
-    before it does anything else.
+    before it does anything else. `polls` are those of the runs before this one.
     """
 
     payment_id: str
@@ -54,6 +54,7 @@ class PaymentOrder(Message):
     created_at: datetime
     expires_at: datetime
     resumed: bool = False
+    polls: int = 0
 
 
 class Standing(Message):

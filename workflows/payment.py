@@ -58,11 +58,13 @@ class PaymentWorkflow:
         self._standing: Standing | None = None
         self._ending: PaymentStatus | None = None
         self._review: ReviewDecision | None = None
+        self._is_asking = False
         self._seen: set[str] = set()
         self._asked = 0
         self._answered = 0
         self._reviewed = 0
-        self._polls = 0
+        self._polls = order.polls
+        self._commands = 0
         self._watches = 0
 
     @workflow.run
@@ -81,6 +83,7 @@ class PaymentWorkflow:
     async def _live(self) -> PaymentEnded:
         await self._open()
         while not self._status.is_terminal:
+            await self._continue_if_long()
             if self._status is PaymentStatus.NEEDS_REVIEW:
                 await self._await_review()
             else:
@@ -95,12 +98,14 @@ class PaymentWorkflow:
     @workflow.update
     async def create(self, command: Command) -> Payment:
         """The payment once the payer's instructions are there, or once it has ended."""
+        self._commands += 1
         await workflow.wait_condition(lambda: self._is_open)
         return self._payment
 
     @workflow.update
     async def cancel(self, command: Command) -> Payment:
         """The payment as it stands after the gateway was told; canceled unless it was too late."""
+        self._commands += 1
         if not self._has_ended and not self._is_parked:
             self._ending = self._ending or PaymentStatus.CANCELED
             await workflow.wait_condition(lambda: self._has_ended or self._is_parked)
@@ -109,6 +114,7 @@ class PaymentWorkflow:
     @workflow.update
     async def refresh(self, command: Command) -> Payment:
         """The payment after the gateway was asked now; parked and ended ones as they stand."""
+        self._commands += 1
         await workflow.wait_condition(lambda: self._is_open)
         if not self._has_ended and not self._is_parked:
             self._asked += 1
@@ -124,11 +130,10 @@ class PaymentWorkflow:
     @workflow.update
     async def review(self, decision: ReviewDecision) -> Payment:
         """The payment after the operator's decision; unchanged if it is not parked (any more)."""
+        self._commands += 1
         # Several that wait wake together, and the first of them takes the place again.
-        while self._standing is None or self._review is not None:
-            await workflow.wait_condition(
-                lambda: self._standing is not None and self._review is None
-            )
+        while not self._is_decidable:
+            await workflow.wait_condition(lambda: self._is_decidable)
         if self._is_parked:
             self._review = decision
             mine = self._reviewed + 1
@@ -165,6 +170,21 @@ class PaymentWorkflow:
         await self._follow(opening)
         if self._standing is None or self._status is PaymentStatus.CREATED:
             await self._close(self._ending or PaymentStatus.EXPIRED)
+
+    async def _continue_if_long(self) -> None:
+        """Go on in a new run, once nobody waits for an answer of this one: Temporal takes two
+        thousand commands in one run, and then no cancel any more."""
+        is_long = (
+            self._commands >= policies.COMMANDS_IN_A_RUN
+            or workflow.info().is_continue_as_new_suggested()
+        )
+        if not is_long:
+            return
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._is_idle)
+        if self._is_idle and workflow.all_handlers_finished():
+            workflow.continue_as_new(
+                self._order.model_copy(update={"resumed": True, "polls": self._polls})
+            )
 
     async def _await_news(self) -> None:
         """Sleep until something is known, or due, and act on it."""
@@ -248,6 +268,7 @@ class PaymentWorkflow:
     ) -> None:
         """Query, close, query; with `status` None for the attempts of an ended payment."""
         heard = self._asked
+        self._is_asking = True
         try:
             self._take(
                 await workflow.execute_activity_method(
@@ -270,6 +291,8 @@ class PaymentWorkflow:
         except ActivityError:
             if status is not None:
                 await self._end(status, review)
+        finally:
+            self._is_asking = False
         self._answered = max(self._answered, heard)
         self._ending = None
 
@@ -310,6 +333,7 @@ class PaymentWorkflow:
 
     async def _follow(self, asking: workflow.ActivityHandle[Standing]) -> None:
         """Take the answer; give up asking when the payment is to end, or its time is over."""
+        self._is_asking = True
         await workflow.wait_condition(lambda: asking.done() or self._ending is not None)
         if not asking.done():
             asking.cancel()
@@ -317,6 +341,8 @@ class PaymentWorkflow:
             self._take(await asking)
         except ActivityError:
             workflow.logger.info("no answer in time; the record stands as it was")
+        finally:
+            self._is_asking = False
 
     def _take(self, standing: Standing) -> None:
         """Follow the record, and show operators where it stands."""
@@ -363,6 +389,15 @@ class PaymentWorkflow:
     @property
     def _is_parked(self) -> bool:
         return self._standing is not None and self._status is PaymentStatus.NEEDS_REVIEW
+
+    @property
+    def _is_decidable(self) -> bool:
+        """Whether no decision is under way, and no answer that may already stand in the record."""
+        return self._standing is not None and self._review is None and not self._is_asking
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._ending is None and self._review is None and not self._has_unheard
 
     @property
     def _has_unheard(self) -> bool:

@@ -83,3 +83,6 @@ REFUND_POLL_DELAYS: Final = (
 # How long the caller of a refund waits for the gateway's first answer; a pause that the gateway
 # demands between two refunds may be longer.
 REFUND_PATIENCE: Final = timedelta(seconds=7)
+
+# A payer's page may refresh every two seconds for a day.
+COMMANDS_IN_A_RUN: Final = 200

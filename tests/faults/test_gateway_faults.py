@@ -20,7 +20,6 @@ from tests.end_to_end.outcomes import (
     has_paid_once,
     until_delivered,
     until_status,
-    webhooks_of,
 )
 from tests.faults.operators import skip_time
 from tests.fixtures.house import METHODS, House
@@ -118,11 +117,22 @@ async def _opened(house: House, gateway: str) -> dict[str, Any]:
     return payment
 
 
-class TestACallGoesWrong:
-    """The order is placed, and its outcome asked for, until there is an answer to believe."""
+class TestAPaymentMeetsFaults:
+    """The order is placed, and its outcome asked for, until there is an answer to believe; however
+    late, early or badly signed its webhooks are, the money is recorded once."""
 
-    async def test_and_the_payment_is_taken_once(self, house: House) -> None:
-        await _all_end_well(house, [*self._opens(), *self._queries()])
+    async def test_and_is_taken_once(self, house: House) -> None:
+        await _all_end_well(house, [*self._webhooks(), *self._opens(), *self._queries()])
+
+    def _webhooks(self) -> Iterator[Cell]:
+        for gateway in GATEWAYS:
+            # Past the first poll, which settles the payment without it.
+            late = {"seconds": 6}
+            yield Cell(told_about, gateway, "webhook", "delay", times=9, parameters=late)
+            yield Cell(told_about, gateway, "webhook", "bad_signature", times=9)
+            yield Cell(told_early, gateway, "webhook", "before_answer", times=9)
+            yield Cell(told_out_of_turn, gateway, "webhook", "reorder", times=2)
+        yield Cell(told_about, "wechatpay", "webhook", "signtest", times=9)
 
     def _opens(self) -> Iterator[Cell]:
         for gateway in GATEWAYS:
@@ -181,16 +191,78 @@ async def overtaken(cell: Cell, house: House) -> None:
     await has_paid_once(house, payment_id)
 
 
-class TestACancelGoesWrong:
+async def told_about(cell: Cell, house: House) -> None:
+    payment = await house.create(cell.gateway)
+    payment_id: str = payment["id"]
+    await cell.inject(house, payment_id)
+    await house.pay(payment)
+    await has_paid_once(house, payment_id)
+    for told in await _met(cell, house, payment_id):
+        first, is_forged = told["tries"][0], cell.fault != "delay"
+        assert (first["accepted"], first["forged"]) == (not is_forged, is_forged)
+    await until_delivered(house, payment_id)
+    await has_paid_once(house, payment_id)
+
+
+async def told_early(cell: Cell, house: House) -> None:
+    """The webhook is there before the answer to the call, or to the payer, that it tells of."""
+    key = secrets.token_hex(16)
+    payment_id = await claimed(house, cell.gateway, key)
+    await cell.inject(house, payment_id)
+    payment = await house.create(cell.gateway, key=key)
+    await house.pay(payment)
+    assert all(told["tries"] for told in await _webhooks_of(house, payment_id))
+    await has_paid_once(house, payment_id)
+    assert all(told["tries"][0]["accepted"] for told in await _met(cell, house, payment_id))
+
+
+async def told_out_of_turn(cell: Cell, house: House) -> None:
+    """What happened first is told after what came later: at Stripe the decline after the payment
+    of the same order, at the others, which tell of payments alone, after that of another."""
+    payment, other = await asyncio.gather(*(house.create(cell.gateway) for _ in range(2)))
+    payment_id: str = payment["id"]
+    await cell.inject(house, payment_id)
+    if cell.gateway == "stripe":
+        await house.sandbox.decline(gateway=cell.gateway, next_action=payment["next_action"])
+    await house.pay(payment)
+    await house.pay(other)
+    await has_paid_once(house, payment_id)
+    await has_paid_once(house, other["id"])
+    assert all(told["tries"][0]["accepted"] for told in await _met(cell, house, payment_id))
+    await until_delivered(house, payment_id)
+    await has_paid_once(house, payment_id)
+
+
+async def _met(cell: Cell, house: House, payment_id: str) -> list[dict[str, Any]]:
+    """The webhooks that met the fault, once the gateway is done with them; there is one."""
+    await until_delivered(house, payment_id, 1)
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while True:
+            told = await _webhooks_of(house, payment_id)
+            if all(each["state"] == "delivered" for each in told):
+                break
+            await asyncio.sleep(0.2)
+    met = [each for each in told if each["fault"] == cell.fault]
+    assert met
+    return met
+
+
+async def _webhooks_of(house: House, payment_id: str) -> list[dict[str, Any]]:
+    """What the sandbox has to tell of the payment, among all that it tells of the others."""
+    answer = await house.sandbox.control.get("/control/webhooks", params={"limit": 1000})
+    return [each for each in answer.json()["data"] if each["reference"] == payment_id]
+
+
+class TestACancelMeetsFaults:
     """Query, close and query are repeated until the order can take no money any more."""
 
-    async def test_and_the_payment_is_canceled(self, house: House) -> None:
+    async def test_and_the_payment_is_canceled_for_good(self, house: House) -> None:
         await _all_end_well(house, [*self._closes(), *self._queries()])
 
     def _closes(self) -> Iterator[Cell]:
         for gateway in GATEWAYS:
             for fault in SILENCES:
-                yield Cell(canceled, gateway, "close", fault, times=2)
+                yield Cell(canceled, gateway, "close", fault)
             yield Cell(canceled, gateway, "close", "slow", parameters={"seconds": 1})
         for gateway in SIGNING:
             yield Cell(canceled, gateway, "close", "bad_signature", times=2)
@@ -202,12 +274,12 @@ class TestACancelGoesWrong:
         yield Cell(canceled, "wechatpay", "close", "close_too_early")
 
     def _queries(self) -> Iterator[Cell]:
-        for gateway in GATEWAYS:
-            for fault in SILENCES:
-                yield Cell(canceled, gateway, "query", fault)
-            yield Cell(canceled, gateway, "query", "slow", parameters={"seconds": 1})
+        """That a query goes wrong in every way is seen above: here each way is seen once."""
+        for gateway, fault in zip(itertools.cycle(GATEWAYS), SILENCES, strict=False):
+            yield Cell(canceled, gateway, "query", fault, times=2)
         for gateway in SIGNING:
             yield Cell(canceled, gateway, "query", "bad_signature", times=2)
+        yield Cell(canceled, "stripe", "query", "slow", parameters={"seconds": 1})
 
 
 async def canceled(cell: Cell, house: House) -> None:
@@ -243,7 +315,8 @@ class TestALieAboutAnUnpaidOrder:
         await _all_end_well(
             house,
             [
-                Cell(play, gateway, "query", lie)
+                # Twice, since on a busy machine an answer can be lost with the try that asked.
+                Cell(play, gateway, "query", lie, times=2)
                 for play, gateway in itertools.product((paid_while_parked, ended_by_hand), GATEWAYS)
                 for lie in LIES_OF_UNPAID[gateway]
             ],
@@ -255,104 +328,45 @@ async def paid_while_parked(cell: Cell, house: House) -> None:
     payment = await _opened(house, cell.gateway)
     payment_id: str = payment["id"]
     await cell.inject(house, payment_id)
-    parked = (await house.command(payment_id, "refresh")).json()
-    await _is_parked(house, parked, cell.fault)
+    assert (await house.command(payment_id, "refresh")).status_code in (200, 202)
+    await _is_parked(cell, house, payment_id)
     await house.pay(payment)
     await until_delivered(house, payment_id, 1)
-    await _is_parked(house, await house.read(payment_id), cell.fault)
-    settled = await house.command(payment_id, "review", action="retry", reason="ask again")
-    assert settled.json()["status"] == "succeeded", settled.text
+    await _is_parked(cell, house, payment_id)
+    await _ask_until_settled(cell, house, payment_id)
     await has_paid_once(house, payment_id)
     assert await attention_to(house, payment_id) == []
+
+
+async def _ask_until_settled(cell: Cell, house: House, payment_id: str) -> None:
+    """An operator asks again, and once more while the gateway goes on lying."""
+    for _ in range(cell.times):
+        answer = await house.command(payment_id, "review", action="retry", reason="ask again")
+        assert answer.status_code in (200, 202), answer.text
+        if await until_status(house, payment_id, "succeeded", "needs_review") == "succeeded":
+            return
+        await _is_parked(cell, house, payment_id)
+    raise AssertionError("still parked, though the truth is told by now")
 
 
 async def ended_by_hand(cell: Cell, house: House) -> None:
     """The lie meets a cancel, which then is not the application's to make any more."""
     payment_id = (await _opened(house, cell.gateway))["id"]
     await cell.inject(house, payment_id)
-    answer = await house.command(payment_id, "cancel")
-    assert (answer.status_code, answer.json()["code"]) == (409, "payment_not_cancelable")
-    await _is_parked(house, await house.read(payment_id), cell.fault)
+    assert (await house.command(payment_id, "cancel")).status_code in (202, 409)
+    await _is_parked(cell, house, payment_id)
     ended = await house.command(payment_id, "review", action="close", reason="nobody paid")
-    assert ended.json()["status"] == "failed", ended.text
+    assert ended.status_code in (200, 202), ended.text
+    await until_status(house, payment_id, "failed")
     await _ended_unpaid(house, payment_id, "payment.failed")
     assert await attention_to(house, payment_id) == []
 
 
-async def _is_parked(house: House, payment: dict[str, Any], lie: str) -> None:
-    assert payment["status"] == "needs_review"
-    assert payment["review"]["reason"] == REASONS[lie]
-    assert await attention_to(house, payment["id"]) == [REASONS[lie]]
-    assert await house.receipts(payment["id"]) == []
-    assert await house.postings(payment["id"]) == 0
-
-
-class TestAWebhookGoesWrong:
-    """However late, early or badly signed it is, the money is recorded once."""
-
-    async def test_and_the_payment_is_taken_once(self, house: House) -> None:
-        await _all_end_well(house, self._webhooks())
-
-    def _webhooks(self) -> Iterator[Cell]:
-        for gateway in GATEWAYS:
-            # Past the first poll, which settles the payment without it.
-            late = {"seconds": 7}
-            yield Cell(told_about, gateway, "webhook", "delay", times=9, parameters=late)
-            yield Cell(told_about, gateway, "webhook", "bad_signature", times=9)
-            yield Cell(told_early, gateway, "webhook", "before_answer", times=9)
-            yield Cell(told_out_of_turn, gateway, "webhook", "reorder", times=2)
-        yield Cell(told_about, "wechatpay", "webhook", "signtest", times=9)
-
-
-async def told_about(cell: Cell, house: House) -> None:
-    payment = await house.create(cell.gateway)
-    payment_id: str = payment["id"]
-    await cell.inject(house, payment_id)
-    await house.pay(payment)
-    await has_paid_once(house, payment_id)
-    for told in await _met(cell, house, payment_id):
-        first, is_forged = told["tries"][0], cell.fault != "delay"
-        assert (first["accepted"], first["forged"]) == (not is_forged, is_forged)
-    await until_delivered(house, payment_id, 1)
-    await has_paid_once(house, payment_id)
-
-
-async def told_early(cell: Cell, house: House) -> None:
-    """The webhook is there before the answer to the call, or to the payer, that it tells of."""
-    key = secrets.token_hex(16)
-    payment_id = await claimed(house, cell.gateway, key)
-    await cell.inject(house, payment_id)
-    payment = await house.create(cell.gateway, key=key)
-    await house.pay(payment)
-    assert all(told["tries"] for told in await webhooks_of(house, payment_id))
-    await has_paid_once(house, payment_id)
-    assert all(told["tries"][0]["accepted"] for told in await _met(cell, house, payment_id))
-
-
-async def told_out_of_turn(cell: Cell, house: House) -> None:
-    """What happened first is told after what came later: at Stripe the decline after the payment
-    of the same order, at the others, which tell of payments alone, after that of another."""
-    payment, other = await asyncio.gather(*(house.create(cell.gateway) for _ in range(2)))
-    payment_id: str = payment["id"]
-    await cell.inject(house, payment_id)
-    if cell.gateway == "stripe":
-        await house.sandbox.decline(gateway=cell.gateway, next_action=payment["next_action"])
-    await house.pay(payment)
-    await house.pay(other)
-    await has_paid_once(house, payment_id)
-    await has_paid_once(house, other["id"])
-    assert all(told["tries"][0]["accepted"] for told in await _met(cell, house, payment_id))
-    await until_delivered(house, payment_id, 1)
-    await has_paid_once(house, payment_id)
-
-
-async def _met(cell: Cell, house: House, payment_id: str) -> list[dict[str, Any]]:
-    """The webhooks that met the fault, once the gateway is done with them; there is one."""
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        while True:
-            told = [
-                each for each in await webhooks_of(house, payment_id) if each["fault"] == cell.fault
-            ]
-            if told and all(each["state"] == "delivered" for each in told):
-                return told
-            await asyncio.sleep(0.1)
+async def _is_parked(cell: Cell, house: House, payment_id: str) -> None:
+    await until_status(house, payment_id, "needs_review")
+    payment = (await house.record(payment_id)).payment
+    assert payment.review is not None
+    assert payment.review.reason == REASONS[cell.fault]
+    assert await attention_to(house, payment_id) == [REASONS[cell.fault]]
+    assert await house.receipts(payment_id) == []
+    assert await house.postings(payment_id) == 0

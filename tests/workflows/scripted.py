@@ -3,6 +3,7 @@
 The activities have the real names and messages; what they answer is set by the test.
 """
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
@@ -49,7 +50,7 @@ def order(payment_id: str, now: datetime, expires_in_seconds: int = 1800) -> Pay
 
 class ScriptedActivities:
     """`paid`, `refuses`, `silent`, `untrusted`, `dies` steer the gateway; `calls` tells what was
-    asked of it, in order."""
+    asked of it, in order. While `answers` is not set, what was recorded is not yet told."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -59,6 +60,8 @@ class ScriptedActivities:
         self.untrusted = False
         self.dies = True
         self.pays_at_close = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.status = PaymentStatus.CREATED
         self.is_alive = False
         self.unapplied = False
@@ -79,6 +82,7 @@ class ScriptedActivities:
     async def settle(self, request: SettlePayment) -> Standing:
         self._begin("settle")
         self._observe(reviewed=request.review is not None)
+        await self.answers.wait()
         return self._standing()
 
     @activity.defn(name="payment.close")

@@ -16,6 +16,7 @@ from temporalio.client import (
     WithStartWorkflowOperation,
     WorkflowExecutionStatus,
     WorkflowHandle,
+    WorkflowUpdateStage,
 )
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -308,10 +309,38 @@ class TestParked:
         assert payment.status is PaymentStatus.FAILED
         assert await bench.ended() is PaymentStatus.FAILED
 
+    async def test_decided_upon_before_the_workflow_knows(self, bench: Bench) -> None:
+        await bench.create()
+        bench.script.untrusted = True
+        bench.script.answers.clear()
+        await bench.report()
+        await bench.until(lambda: bench.script.status is PaymentStatus.NEEDS_REVIEW)
+        deciding = await bench.handle.start_update(
+            PaymentWorkflow.review, CLOSE, wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        )
+        bench.script.answers.set()
+        assert (await deciding.result()).status is PaymentStatus.FAILED
+
     async def test_review_of_a_payment_nobody_parked_changes_nothing(self, bench: Bench) -> None:
         await bench.create()
         payment = await bench.handle.execute_update(PaymentWorkflow.review, CLOSE)
         assert payment.status is PaymentStatus.REQUIRES_ACTION
+
+
+class TestLong:
+    # Without a cache each command replays all before it.
+    @pytest.mark.parametrize("bench", [1000], ids=["cached"], indirect=True)
+    async def test_goes_on_in_a_new_run(self, bench: Bench) -> None:
+        await bench.create()
+        first = (await bench.handle.describe()).run_id
+        for _ in range(policies.COMMANDS_IN_A_RUN):
+            await bench.handle.execute_update(PaymentWorkflow.refresh, COMMAND)
+        while (await bench.handle.describe()).run_id == first:
+            await bench.environment.sleep(timedelta(seconds=1))
+        assert bench.script.calls.count("open") == 1
+        payment = await bench.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
+        assert payment.status is PaymentStatus.CANCELED
+        assert await bench.ended() is PaymentStatus.CANCELED
 
 
 class TestResumed:

@@ -1,0 +1,221 @@
+"""Payments under way must go on with the code as it is: every recorded history replays."""
+
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+
+import pytest
+from temporalio import workflow
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.converter import DataConverter
+from temporalio.worker import Replayer
+
+from billing.messages import (
+    AFTER_WORKFLOW,
+    GATEWAY_REPORTED,
+    PAYMENT_WORKFLOW,
+    AfterInput,
+    PaymentEnded,
+    PaymentOrder,
+    ReviewDecision,
+)
+from billing.payment import PaymentStatus
+from runtime.cipher import Cipher
+from runtime.codec import EncryptionCodec
+from runtime.settings import EncryptionKeys
+from runtime.temporal import encrypting_converter
+from tests.faults.cells import CLOSE, END, FLAG, OPEN, SETTLE
+from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
+from tests.replay.journeys import JOURNEYS
+from tests.replay.record import files_of
+from worker import WORKFLOW_RUNNER, sandboxed
+from workflows import WORKFLOWS, PaymentAfterWorkflow, PaymentWorkflow
+
+HISTORIES = sorted(file.stem for file in FOLDER.glob("*.json"))
+AFTERS = [name for name in HISTORIES if name.endswith("-after")]
+PAYMENTS = [name for name in HISTORIES if name not in AFTERS]
+ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG}
+UPDATES = {"create", "cancel", "refresh", "review"}
+READABLE = b"ask again"
+"""Why the operator of `parked-then-settled` decided as they did."""
+
+TESTS_RUNNER = sandboxed("workflows", "tests")
+
+_NAME_OF_A_WORKER = re.compile(r'"(?:identity|buildId)": "([^"]*)"')
+_ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])/(?!v\d/)(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\")
+
+parametrize_payments = pytest.mark.parametrize("name", PAYMENTS)
+
+
+@workflow.defn(name=PAYMENT_WORKFLOW)
+class SleepsFirst(PaymentWorkflow):
+    """One timer more."""
+
+    @workflow.run
+    async def run(self, order: PaymentOrder) -> PaymentEnded:
+        await workflow.sleep(1)
+        return await super().run(order)
+
+
+@workflow.defn(name=PAYMENT_WORKFLOW)
+class EndsUnasked(PaymentWorkflow):
+    """One activity in place of another: the gateway is not asked at the end."""
+
+    @workflow.run
+    async def run(self, order: PaymentOrder) -> PaymentEnded:
+        return await super().run(order)
+
+    async def _close(
+        self, status: PaymentStatus | None, *, review: ReviewDecision | None = None
+    ) -> None:
+        if status is not None:
+            await self._end(status, review)
+        self._ending = None
+
+
+@workflow.defn(name=PAYMENT_WORKFLOW)
+class LooksNoMore(PaymentWorkflow):
+    """Some activities less: an ended payment's attempts are not watched."""
+
+    @workflow.run
+    async def run(self, order: PaymentOrder) -> PaymentEnded:
+        return await super().run(order)
+
+    async def _watch(self) -> None:
+        assert self._standing is not None
+        self._standing = self._standing.model_copy(update={"open_attempts": ()})
+        self._answered = self._asked
+
+
+@workflow.defn(name=AFTER_WORKFLOW)
+class LooksTwice(PaymentAfterWorkflow):
+    """One activity more."""
+
+    @workflow.run
+    async def run(self, after: AfterInput) -> PaymentEnded:
+        await super().run(after)
+        return await super().run(after)
+
+
+async def replay(
+    history: WorkflowHistory, converter: DataConverter = pydantic_data_converter
+) -> None:
+    await Replayer(
+        workflows=WORKFLOWS, workflow_runner=WORKFLOW_RUNNER, data_converter=converter
+    ).replay_workflow(history)
+
+
+async def diverges(changed: type, name: str) -> None:
+    replayer = Replayer(
+        workflows=[changed], workflow_runner=TESTS_RUNNER, data_converter=pydantic_data_converter
+    )
+    with pytest.raises(workflow.NondeterminismError):
+        await replayer.replay_workflow(load(name))
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+async def test_the_code_does_what_it_did(name: str) -> None:
+    await replay(load(name))
+
+
+class TestChangesThatBreakPaymentsUnderWay:
+    @parametrize_payments
+    async def test_a_timer_more(self, name: str) -> None:
+        await diverges(SleepsFirst, name)
+
+    @pytest.mark.parametrize(
+        "name", ["canceled-stripe", "expired-wechatpay", "canceled-in-temporal"]
+    )
+    async def test_another_activity(self, name: str) -> None:
+        await diverges(EndsUnasked, name)
+
+    @pytest.mark.parametrize("name", ["canceled-unscanned", "paid-at-both-codes"])
+    async def test_activities_less(self, name: str) -> None:
+        await diverges(LooksNoMore, name)
+
+    @pytest.mark.parametrize("name", AFTERS)
+    async def test_an_activity_more(self, name: str) -> None:
+        await diverges(LooksTwice, name)
+
+
+async def test_what_changes_nothing_of_a_history_replays() -> None:
+    """The changed code is refused for the change, not for being another class."""
+    replayer = Replayer(
+        workflows=[EndsUnasked],
+        workflow_runner=TESTS_RUNNER,
+        data_converter=pydantic_data_converter,
+    )
+    await replayer.replay_workflow(load("paid-stripe-card"))
+
+
+class TestEncrypted:
+    """As histories are in Temporal, payloads sealed with the house's keys."""
+
+    async def test_replays_with_the_key(self) -> None:
+        cipher = Cipher(EncryptionKeys(keys={"recorded": secrets.token_bytes(32)}))
+        sealed = await encoded(load("parked-then-settled"), EncryptionCodec(cipher))
+        assert READABLE in bytes_of(load("parked-then-settled"))
+        assert READABLE not in bytes_of(sealed)
+        await replay(sealed, encrypting_converter(cipher))
+
+    async def test_does_not_without_it(self) -> None:
+        cipher, another = (
+            Cipher(EncryptionKeys(keys={name: secrets.token_bytes(32)})) for name in ("a", "b")
+        )
+        sealed = await encoded(load("parked-then-settled"), EncryptionCodec(cipher))
+        with pytest.raises(RuntimeError, match="SettingError"):
+            await replay(sealed, encrypting_converter(another))
+
+
+class TestWhatIsRecorded:
+    def test_every_journey_and_nothing_else(self) -> None:
+        assert sorted(file for name in JOURNEYS for file in files_of(name)) == HISTORIES
+
+    def test_all_that_the_workflows_do(self) -> None:
+        recorded = list(events())
+        assert {
+            event.activity_task_scheduled_event_attributes.activity_type.name
+            for event in recorded
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+        } == ACTIVITIES
+        assert {
+            event.workflow_execution_update_accepted_event_attributes.accepted_request.input.name
+            for event in recorded
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
+        } == UPDATES
+        assert {
+            event.workflow_execution_signaled_event_attributes.signal_name
+            for event in recorded
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+        } == {GATEWAY_REPORTED}
+
+    def test_every_end(self) -> None:
+        ends = {
+            pydantic_data_converter.payload_converter.from_payload(
+                event.workflow_execution_completed_event_attributes.result.payloads[0],
+                PaymentEnded,
+            ).status
+            for event in events()
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
+        }
+        assert ends == {status for status in PaymentStatus if status.is_terminal}
+
+    @pytest.mark.parametrize("name", HISTORIES)
+    def test_nothing_of_the_machine(self, name: str) -> None:
+        text = path_of(name).read_text()
+        assert set(_NAME_OF_A_WORKER.findall(text)) == {RECORDER}
+        assert f"@{socket.gethostname()}" not in text
+        assert not _ABSOLUTE_PATH.findall(text)
+
+
+def events() -> Iterator[HistoryEvent]:
+    for name in HISTORIES:
+        yield from load(name).events
+
+
+def bytes_of(history: WorkflowHistory) -> bytes:
+    return b"".join(event.SerializeToString() for event in history.events)
