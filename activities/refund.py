@@ -104,7 +104,7 @@ class RefundActivities:
             if problem.type == BalanceInsufficient.code:
                 await self._call_for_money(record, now)
             raise
-        return await self._store(record, answer, now)
+        return await self._store(record, answer, now, is_asked=True)
 
     async def _call_for_money(self, record: RefundRecord, now: datetime) -> None:
         async with self._database.single() as work:
@@ -116,10 +116,14 @@ class RefundActivities:
                 now,
             )
 
-    async def _store(self, record: RefundRecord, answer: _Answer, now: datetime) -> RefundStanding:
+    async def _store(
+        self, record: RefundRecord, answer: _Answer, now: datetime, *, is_asked: bool = False
+    ) -> RefundStanding:
         async with self._database.begin() as work:
             locked = await work.refunds.find(record.refund.id, lock=True)
             assert locked is not None, "a refund is never deleted"
+            if is_asked:
+                await work.refunds.note_asked(record.refund.id, now=now)
             await _apply(work, locked, answer, now)
             return _standing(await _found(work, record.refund.id))
 

@@ -110,7 +110,7 @@ class Commands:
 
     async def refund_ended(self, refund_id: str) -> RefundEnded:
         """What an ended refund's workflow left behind. Raises RPCError."""
-        handle = self._client.get_workflow_handle(refund_id, result_type=RefundEnded)
+        handle = self._client.get_workflow_handle_for(RefundWorkflow.run, refund_id)
         return await handle.result(rpc_timeout=self._answer_within)
 
     async def _start(

@@ -14,6 +14,9 @@ from gateways.gateway import (
     OpenOutcome,
     Order,
     Receipt,
+    RefundObservation,
+    RefundOrder,
+    RefundState,
     check_receipt,
 )
 
@@ -37,7 +40,8 @@ def order(number: int = 1, *, expires_in_seconds: int = 1800) -> PaymentOrder:
 
 
 class ScriptedGateway:
-    """`states` says what each attempt is in by now; `on_open` replaces the answer to an order."""
+    """`states` says what each attempt is in by now; `on_open` replaces the answer to an
+    order; `refunds` what it says, or raises, of each refund."""
 
     name = GatewayName.ALIPAY
     capabilities = Capabilities(frozenset({PaymentMethod.QR}), None, orders_expire=True)
@@ -47,6 +51,8 @@ class ScriptedGateway:
         self.amounts: dict[int, int] = {}
         self.opened: list[str] = []
         self.closed: list[str] = []
+        self.refunds: dict[str, RefundObservation | Exception] = {}
+        self.refunds_asked: list[str] = []
         self.dies_when_closed = True
         self.on_open: Callable[[Order], Awaitable[OpenOutcome]] | None = None
 
@@ -73,6 +79,19 @@ class ScriptedGateway:
         self.closed.append(order.number)
         if self.dies_when_closed and self.states.get(order.attempt) is ObservedState.PENDING:
             self.states[order.attempt] = ObservedState.DEAD
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        self.refunds_asked.append(order.number)
+        self.refunds.setdefault(
+            order.number, RefundObservation(RefundState.PROCESSING, "ACCEPTED", "r_1")
+        )
+        return await self.query_refund(order)
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        answer = self.refunds.get(order.number, RefundObservation(RefundState.ABSENT, "UNKNOWN"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def aclose(self) -> None:
         """Nothing to release."""

@@ -14,6 +14,9 @@ from gateways.gateway import (
     OpenOutcome,
     Order,
     Receipt,
+    RefundObservation,
+    RefundOrder,
+    RefundState,
     Refused,
 )
 
@@ -51,6 +54,7 @@ class PaperGateway:
         self.speaks = asyncio.Event()
         self._paid: set[str] = set()
         self._closed: set[str] = set()
+        self._refunded: set[str] = set()
 
     def pay(self, number: str) -> None:
         self._paid.add(number)
@@ -82,6 +86,15 @@ class PaperGateway:
     async def close(self, order: Order) -> None:
         if order.number not in self._paid:
             self._closed.add(order.number)
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        self._refunded.add(order.number)
+        return await self.query_refund(order)
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        if order.number not in self._refunded:
+            return RefundObservation(RefundState.ABSENT, "unheard of")
+        return RefundObservation(RefundState.SUCCEEDED, "refunded", f"paper_{order.number}")
 
     async def aclose(self) -> None:
         """It holds no connection."""

@@ -4,7 +4,15 @@ import contextlib
 from collections.abc import Iterator
 
 from billing.payment import GatewayName
-from gateways.gateway import Gateway, Observation, ObservedState, OpenOutcome, Order
+from gateways.gateway import (
+    Gateway,
+    Observation,
+    ObservedState,
+    OpenOutcome,
+    Order,
+    RefundObservation,
+    RefundOrder,
+)
 from tests.fixtures.house import House
 
 
@@ -24,6 +32,12 @@ class StandIn(Gateway):
 
     async def close(self, order: Order) -> None:
         await self.inner.close(order)
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        return await self.inner.refund(order)
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        return await self.inner.query_refund(order)
 
     async def aclose(self) -> None:
         await self.inner.aclose()

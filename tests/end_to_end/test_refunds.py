@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,7 @@ class TestRefusedWithNothingChanged:
         ],
     )
     async def test_what_cannot_be(
-        self, house: House, fields: dict[str, object], status: int, code: str
+        self, house: House, fields: dict[str, Any], status: int, code: str
     ) -> None:
         payment = await house.take("stripe")
         answer = await house.post_refund(payment["id"], **fields)

@@ -14,7 +14,14 @@ from typing import Any
 from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from gateways.gateway import Gateway, Observation, OpenOutcome, Order
+from gateways.gateway import (
+    Gateway,
+    Observation,
+    OpenOutcome,
+    Order,
+    RefundObservation,
+    RefundOrder,
+)
 
 _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 """Whether this run of `payment.close` has had its close answered: its next query is the second."""
@@ -103,9 +110,12 @@ class _CrashingInbound(ActivityInboundInterceptor):
 
 def _owners_of(request: Any) -> tuple[str, ...]:
     order = getattr(request, "order", None)
-    if order is None:
-        return (request.payment_id,)
-    return (order.payment_id, order.user_id)
+    if order is not None:
+        return (order.payment_id, order.user_id)
+    wanted = getattr(request, "request", None)
+    if wanted is not None:
+        return (wanted.payment_id, wanted.refund_id)
+    return (getattr(request, "payment_id", None) or request.refund_id,)
 
 
 class CrashingGateway(Gateway):
@@ -136,6 +146,18 @@ class CrashingGateway(Gateway):
         await self._inner.close(order)
         _has_closed.set(True)
         self._reached("after_close", order)
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        self._points.reached("before_refund", order.payment_number, order.number)
+        observation = await self._inner.refund(order)
+        self._points.reached("after_refund", order.payment_number, order.number)
+        return observation
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        self._points.reached("before_query_refund", order.payment_number, order.number)
+        observation = await self._inner.query_refund(order)
+        self._points.reached("after_query_refund", order.payment_number, order.number)
+        return observation
 
     async def aclose(self) -> None:
         await self._inner.aclose()
