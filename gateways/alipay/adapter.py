@@ -11,6 +11,7 @@ import httpx
 
 from billing.errors import AnswerUntrusted, GatewayThrottled, MethodNotSupported, OutcomeUnknown
 from billing.payment import AppParams, GatewayName, NextAction, PaymentMethod, QrCode, Redirect
+from gateways.alipay import refunds
 from gateways.alipay.outcomes import (
     SUCCESS,
     TRADE_STATUSES,
@@ -41,6 +42,9 @@ from gateways.gateway import (
     OpenOutcome,
     Order,
     Receipt,
+    RefundObservation,
+    RefundOrder,
+    RefundState,
     Refused,
     check_receipt,
 )
@@ -92,6 +96,29 @@ class AlipayGateway:
         node = await self._call(CLOSE, {"out_trade_no": order.number})
         if node.text("code") != SUCCESS:
             _failed(CLOSE, node)
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        node = await self._call(
+            refunds.REFUND, refunds.refund_parameters(order), notify_url=self._notify_url
+        )
+        if node.text("code") == SUCCESS:
+            return refunds.asked(order, node)
+        refusal = refunds.refusal_of(order, (node.text("sub_code") or "").rpartition(".")[2])
+        if refusal is None:
+            _, detail = _failed(refunds.REFUND, node)
+            raise OutcomeUnknown(detail)
+        # A trade that gave back all it had is closed: the refund itself may be why.
+        done = await self.query_refund(order)
+        return refusal if done.state is RefundState.ABSENT else done
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        node = await self._call(refunds.REFUND_QUERY, refunds.query_parameters(order))
+        if node.text("code") == SUCCESS:
+            return refunds.queried(order, node)
+        meaning, detail = _failed(refunds.REFUND_QUERY, node)
+        if meaning is Meaning.ABSENT:
+            return RefundObservation(RefundState.ABSENT, node.text("sub_code") or "")
+        raise OutcomeUnknown(detail)
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
+from billing.identifiers import is_refund_id
 from billing.payment import GatewayName
 from gateways.alipay.requests import Account
 from gateways.alipay.signature import notification_text
@@ -46,7 +47,7 @@ class AlipayWebhookVerifier:
             raise WebhookRefused("there is no notify_type: this is no notification")
         if fields.get("app_id") != self._account.app_id:
             raise WebhookRefused("app_id is not ours")
-        number = fields.get("out_trade_no")
+        number, refund = fields.get("out_trade_no"), fields.get("out_biz_no", "")
         seller_id = fields.get("seller_id")
         if seller_id != self._account.seller_id and (number or seller_id):
             raise WebhookRefused("seller_id is not ours")
@@ -54,6 +55,7 @@ class AlipayWebhookVerifier:
             event_id=fields.get("notify_id") or hashlib.sha256(body).hexdigest(),
             event_type=fields.get("trade_status") or notify_type,
             number=number,
+            refund_number=refund if is_refund_id(refund) else None,
         )
 
     def refused(self, status_code: int, reason: str) -> Reply:

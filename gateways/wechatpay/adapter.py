@@ -7,7 +7,12 @@ from urllib.parse import quote
 
 import httpx
 
-from billing.errors import AnswerUntrusted, MethodNotSupported, OutcomeUnknown
+from billing.errors import (
+    AnswerUntrusted,
+    BalanceInsufficient,
+    MethodNotSupported,
+    OutcomeUnknown,
+)
 from billing.payment import (
     AppParams,
     GatewayName,
@@ -27,13 +32,23 @@ from gateways.gateway import (
     OpenOutcome,
     Order,
     Receipt,
+    RefundObservation,
+    RefundOrder,
+    RefundState,
     Refused,
     check_receipt,
 )
 from gateways.meaning import Meaning, raise_unless_answered
 from gateways.strict_json import read_object
 from gateways.transport import Answer, retry_after_seconds, send
-from gateways.wechatpay.outcomes import TRADE_STATES, failure_of, meaning_of, refusal_of
+from gateways.wechatpay import refunds
+from gateways.wechatpay.outcomes import (
+    BALANCE_CODE,
+    TRADE_STATES,
+    failure_of,
+    meaning_of,
+    refusal_of,
+)
 from gateways.wechatpay.requests import (
     CURRENCY,
     METHODS,
@@ -122,6 +137,25 @@ class WechatpayGateway:
     async def close(self, order: Order) -> None:
         await self._call("POST", close_path(order), close_body(self._account))
 
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        told = await self._call(
+            "POST", refunds.REFUNDS_PATH, refunds.refund_body(order, self._notify_url)
+        )
+        if told.meaning is None:
+            return refunds.observed(order, told.fields)
+        if told.meaning not in (Meaning.REFUSED, Meaning.ORDERED, Meaning.ABSENT):
+            raise OutcomeUnknown(told.detail)
+        known = await self.query_refund(order)
+        return refunds.refused(told.code) if known.state is RefundState.ABSENT else known
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        told = await self._call("GET", refunds.refund_path(order))
+        if told.meaning is Meaning.ABSENT:
+            return RefundObservation(RefundState.ABSENT, told.code)
+        if told.meaning is not None:
+            raise OutcomeUnknown(told.detail)
+        return refunds.observed(order, told.fields)
+
     async def aclose(self) -> None:
         await self._client.aclose()
 
@@ -177,6 +211,8 @@ class WechatpayGateway:
             code = None
         code = code if isinstance(code, str) else ""
         detail = f"WeChat Pay answered {place} with HTTP {answer.status_code} {code}".rstrip()
+        if code == BALANCE_CODE:
+            raise BalanceInsufficient(detail)
         meaning = meaning_of(answer.status_code, code)
         raise_unless_answered(
             meaning, detail, retry_after_seconds=retry_after_seconds(answer.headers)

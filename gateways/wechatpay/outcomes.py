@@ -40,7 +40,7 @@ CODES: Final[Mapping[str, Meaning]] = {
         Meaning.ABSENT,
     ),
     **dict.fromkeys(
-        ("NOT_ENOUGH", "FREQUENCY_LIMITED", "RATELIMIT_EXCEEDED"),
+        ("FREQUENCY_LIMITED", "RATELIMIT_EXCEEDED"),
         Meaning.THROTTLED,
     ),
     **dict.fromkeys(
@@ -48,6 +48,9 @@ CODES: Final[Mapping[str, Meaning]] = {
         Meaning.UNKNOWN,
     ),
 }
+
+BALANCE_CODE: Final = "NOT_ENOUGH"
+"""The merchant's account does not cover a refund."""
 
 TRADE_STATES: Final[Mapping[str, ObservedState]] = {
     "NOTPAY": ObservedState.PENDING,

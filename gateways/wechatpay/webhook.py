@@ -12,6 +12,7 @@ from datetime import datetime
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from billing.identifiers import is_refund_id
 from billing.payment import GatewayName
 from gateways.gateway import Notification, Reply, WebhookRefused
 from gateways.strict_json import MalformedJson, read_object
@@ -47,7 +48,13 @@ class WechatpayWebhookVerifier:
         event_id, event_type = _word(event.get("id")), _word(event.get("event_type"))
         if event_id is None or event_type is None:
             raise WebhookRefused("it has no id or no event_type")
-        return Notification(event_id, event_type, _word(resource.get("out_trade_no")))
+        refund = _word(resource.get("out_refund_no"))
+        return Notification(
+            event_id,
+            event_type,
+            _word(resource.get("out_trade_no")),
+            refund_number=refund if refund is not None and is_refund_id(refund) else None,
+        )
 
     def refused(self, status_code: int, reason: str) -> Reply:
         body = json.dumps({"code": "FAIL", "message": reason}, ensure_ascii=False)

@@ -1,0 +1,129 @@
+"""Refunds at Alipay: `alipay.trade.refund` and `alipay.trade.fastpay.refund.query`.
+
+A refund is told apart by the trade and `out_request_no`, our refund's id. `refund_fee` in an answer
+is all that the trade has given back so far, and says nothing of this refund; only `fund_change` Y
+says that this very call moved money, and anything else is settled by the query.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from billing.errors import AnswerUntrusted, BalanceInsufficient, OutcomeUnknown
+from billing.money import format_minor
+from billing.payment import DeclineClass, Failure
+from gateways.alipay.requests import CURRENCY, read_beijing_text, read_yuan
+from gateways.alipay.signature import Node
+from gateways.gateway import RefundObservation, RefundOrder, RefundState
+
+REFUND: Final = "alipay.trade.refund"
+REFUND_QUERY: Final = "alipay.trade.fastpay.refund.query"
+
+REFUSALS: Final = frozenset(
+    {
+        "REFUND_AMT_NOT_EQUAL_TOTAL",
+        "REFUND_FEE_ERROR",
+        "REASON_TRADE_REFUND_FEE_ERR",
+        "TRADE_HAS_FINISHED",
+        "TRADE_HAS_CLOSE",
+        "TRADE_STATUS_ERROR",
+        "REASON_TRADE_STATUS_INVALID",
+        "TRADE_NOT_ALLOW_REFUND",
+        "NOT_ALLOW_PARTIAL_REFUND",
+        "ONLINE_TRADE_VOUCHER_NOT_ALLOW_REFUND",
+        "TRADE_NOT_EXIST",
+        "REFUNDALLOC_UNAUTH_LIMIT",
+    }
+)
+"""Sub-codes by which Alipay refuses a refund for good."""
+
+_BALANCE: Final = "SELLER_BALANCE_NOT_ENOUGH"
+_DISCORDANT: Final = "DISCORDANT_REPEAT_REQUEST"
+_DONE: Final = "REFUND_SUCCESS"
+_MAX_REASON: Final = 256
+
+
+def refund_parameters(order: RefundOrder) -> Mapping[str, object]:
+    """The business of the request, from the refund alone: the same at every repeat."""
+    return {
+        "out_trade_no": order.payment_number,
+        "out_request_no": order.number,
+        "refund_amount": format_minor(order.amount_minor, CURRENCY),
+        "refund_reason": order.reason[:_MAX_REASON],
+    }
+
+
+def query_parameters(order: RefundOrder) -> Mapping[str, object]:
+    return {"out_trade_no": order.payment_number, "out_request_no": order.number}
+
+
+def asked(order: RefundOrder, node: Node) -> RefundObservation:
+    """What a successful answer to the request says. Raises AnswerUntrusted."""
+    _check(order, node)
+    moved = node.text("fund_change")
+    if moved != "Y":
+        return RefundObservation(RefundState.PROCESSING, f"fund_change {moved or '(none)'}")
+    return RefundObservation(
+        RefundState.SUCCEEDED,
+        "fund_change Y",
+        refunded_at=read_beijing_text(node.text("gmt_refund_pay")),
+    )
+
+
+def refusal_of(order: RefundOrder, word: str) -> RefundObservation | None:
+    """What a failure of the request says of the refund; None where it says nothing certain.
+
+    `word` is the sub-code without its prefix. Raises BalanceInsufficient and AnswerUntrusted.
+    """
+    if word == _BALANCE:
+        raise BalanceInsufficient(f"Alipay: the merchant's account does not cover {order.number}")
+    if word == _DISCORDANT:
+        raise AnswerUntrusted(
+            "amount_mismatch", f"Alipay knows {order.number} as a refund of another amount"
+        )
+    if word not in REFUSALS:
+        return None
+    failure = Failure(
+        code="refund_refused",
+        decline_code=word,
+        advice=DeclineClass.HARD,
+        message="Alipay will not give this money back.",
+    )
+    return RefundObservation(RefundState.FAILED, word, failure=failure)
+
+
+def queried(order: RefundOrder, node: Node) -> RefundObservation:
+    """What a successful answer to the query says; without a status there is no such refund.
+
+    Raises AnswerUntrusted.
+    """
+    status = node.text("refund_status")
+    if status is None:
+        return RefundObservation(RefundState.ABSENT, "(none)")
+    _check(order, node)
+    if node.text("out_request_no") not in (None, order.number):
+        raise AnswerUntrusted(
+            "order_mismatch", f"asked about {order.number}, Alipay's answer is about another refund"
+        )
+    if status != _DONE:
+        return RefundObservation(RefundState.UNRECOGNISED, status)
+    amount = read_yuan(node.text("refund_amount"))
+    if amount is None:
+        raise OutcomeUnknown(f"Alipay calls {order.number} done, without an amount")
+    if amount != order.amount_minor:
+        raise AnswerUntrusted(
+            "amount_mismatch",
+            f"{order.number} asks for {order.amount_minor} {CURRENCY} in minor units, Alipay gave"
+            f" back {amount}",
+        )
+    return RefundObservation(
+        RefundState.SUCCEEDED, status, refunded_at=read_beijing_text(node.text("gmt_refund_pay"))
+    )
+
+
+def _check(order: RefundOrder, node: Node) -> None:
+    number = node.text("out_trade_no")
+    if number != order.payment_number:
+        raise AnswerUntrusted(
+            "order_mismatch",
+            f"asked about {order.payment_number}, Alipay's answer is about {number}",
+        )
