@@ -31,6 +31,7 @@ from billing.payment import GatewayName
 from gateways.gateway import Gateway
 from gateways.registry import build_gateways
 from runtime.cipher import Cipher
+from runtime.ending import run_and_leave
 from runtime.interceptor import ActivityInterceptor
 from runtime.logs import configure_logs
 from runtime.queues import CORE, gateway_queue
@@ -210,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_leave(main)

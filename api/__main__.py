@@ -15,6 +15,7 @@ import uvicorn
 from api.app import create_app, wired
 from api.feed import Feed
 from billing.errors import CatalogError, SettingError
+from runtime.ending import run_and_leave
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
 
@@ -101,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_leave(main)
