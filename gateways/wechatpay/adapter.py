@@ -10,6 +10,7 @@ import httpx
 from billing.errors import (
     AnswerUntrusted,
     BalanceInsufficient,
+    GatewayThrottled,
     MethodNotSupported,
     OutcomeUnknown,
 )
@@ -135,16 +136,24 @@ class WechatpayGateway:
         return self._observation(order, told.fields, gateway_number)
 
     async def close(self, order: Order) -> None:
-        await self._call("POST", close_path(order), close_body(self._account))
+        path = close_path(order)
+        await self._call("POST", path, close_body(self._account), may_be_empty=True)
 
     async def refund(self, order: RefundOrder) -> RefundObservation:
-        told = await self._call(
-            "POST", refunds.REFUNDS_PATH, refunds.refund_body(order, self._notify_url)
-        )
+        """See `Gateway.refund`. Raises GatewayThrottled only of the query that follows: a refund
+        limited for its rate may be in progress all the same."""
+        body = refunds.refund_body(order, self._notify_url)
+        try:
+            told = await self._call("POST", refunds.REFUNDS_PATH, body)
+        except GatewayThrottled as problem:
+            known = await self.query_refund(order)
+            if known.state is RefundState.ABSENT:
+                raise OutcomeUnknown(problem.detail) from None
+            return known
         if told.meaning is None:
             return refunds.observed(order, told.fields)
-        if told.meaning not in (Meaning.REFUSED, Meaning.ORDERED, Meaning.ABSENT):
-            raise OutcomeUnknown(told.detail)
+        # A refusal gives the money free for another refund: see first that it is not this one,
+        # asked for before, which leaves nothing to give back.
         known = await self.query_refund(order)
         return refunds.refused(told.code) if known.state is RefundState.ABSENT else known
 
@@ -159,10 +168,13 @@ class WechatpayGateway:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _call(self, method: str, path: str, body: bytes = b"") -> _Told:
+    async def _call(
+        self, method: str, path: str, body: bytes = b"", *, may_be_empty: bool = False
+    ) -> _Told:
         """Send a signed request; what comes back is verified before anything in it is believed.
 
-        Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured.
+        `may_be_empty` where WeChat Pay answers with 204. Raises OutcomeUnknown, GatewayThrottled,
+        BalanceInsufficient, GatewayMisconfigured.
         """
         account = self._account
         url = httpx.URL(account.api_base + path)
@@ -188,7 +200,7 @@ class WechatpayGateway:
             return self._error(answer, place)
         if answer.status_code == httpx.codes.ACCEPTED:
             raise OutcomeUnknown(f"WeChat Pay is still working on {place}; repeat it")
-        if answer.status_code == httpx.codes.NO_CONTENT and method == "POST":
+        if answer.status_code == httpx.codes.NO_CONTENT and may_be_empty:
             if SIGNATURE_HEADER in answer.headers:
                 self._check(answer, place)
             return _Told({})

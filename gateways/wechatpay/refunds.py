@@ -54,7 +54,8 @@ def refund_path(order: RefundOrder) -> str:
 
 def observed(order: RefundOrder, fields: Mapping[str, object]) -> RefundObservation:
     """What a verified answer says of the refund. Raises AnswerUntrusted."""
-    _check(order, fields)
+    _check_identity(order, fields)
+    _check_money(order, fields.get("amount"))
     given = fields.get("status")
     status = given if isinstance(given, str) and given else "(none)"
     state = STATES.get(status, RefundState.UNRECOGNISED)
@@ -80,7 +81,7 @@ def observed(order: RefundOrder, fields: Mapping[str, object]) -> RefundObservat
 def refused(code: str) -> RefundObservation:
     """WeChat Pay will not give this money back."""
     failure = Failure(
-        code="refund_refused",
+        code="refused_by_gateway",
         decline_code=code,
         advice=DeclineClass.HARD,
         message="WeChat Pay will not give this money back.",
@@ -88,22 +89,33 @@ def refused(code: str) -> RefundObservation:
     return RefundObservation(RefundState.FAILED, code, failure=failure)
 
 
-def _check(order: RefundOrder, fields: Mapping[str, object]) -> None:
-    for name, ours in (
-        ("out_refund_no", order.number),
-        ("out_trade_no", order.payment_number),
-    ):
-        if fields.get(name) != ours:
-            raise AnswerUntrusted(
-                "order_mismatch",
-                f"asked about {ours}, WeChat Pay's answer is about {name} {fields.get(name)}",
-            )
-    amount = fields.get("amount")
-    amount = amount if isinstance(amount, dict) else {}
-    told = amount.get("refund"), amount.get("total"), amount.get("currency", CURRENCY)
-    if told != (order.amount_minor, order.paid_minor, order.currency):
+def _check_identity(order: RefundOrder, fields: Mapping[str, object]) -> None:
+    number = fields.get("out_refund_no")
+    if number != order.number:
         raise AnswerUntrusted(
-            "amount_mismatch",
-            f"{order.number} asks for {order.amount_minor} of {order.paid_minor} {order.currency}"
-            f" in minor units, WeChat Pay's answer is about {told[0]} of {told[1]} {told[2]}",
+            "refund_mismatch", f"asked about {order.number}, WeChat Pay's answer is about {number}"
         )
+    payment_number, reference = fields.get("out_trade_no"), fields.get("transaction_id")
+    if (payment_number, reference) != (order.payment_number, order.payment_reference):
+        raise AnswerUntrusted(
+            "order_mismatch",
+            f"{order.number} is of {order.payment_number}, WeChat Pay's answer of"
+            f" {payment_number}, transaction {reference}",
+        )
+
+
+def _check_money(order: RefundOrder, amount: object) -> None:
+    amount = amount if isinstance(amount, dict) else {}
+    currency = amount.get("currency", CURRENCY)
+    if currency != order.currency:
+        raise AnswerUntrusted(
+            "currency_mismatch",
+            f"{order.number} asks for {order.currency}, the gateway reports {currency}",
+        )
+    for name, ours in (("refund", order.amount_minor), ("total", order.paid_minor)):
+        given = amount.get(name)
+        if type(given) is not int or given != ours:
+            raise AnswerUntrusted(
+                "amount_mismatch",
+                f"{order.number} has amount.{name} {ours} in fen, the gateway reports {given}",
+            )

@@ -18,6 +18,7 @@ from tests.gateways.wechatpay_server import signature_headers
 
 _VERIFIER = WechatpayWebhookVerifier(wechatpay_account())
 _NONCE = "fdasflkja484"
+_REFUND = "ref_01jd9q8x1zf6w8v7r3m2k4n5p6"
 _TRANSACTION = {
     "mchid": "1900000001",
     "appid": "wx0000000000000001",
@@ -108,6 +109,17 @@ def test_a_refund_names_its_order_and_no_app() -> None:
     plain = _plain(appid=None, refund_status="SUCCESS")
     seen = _verify(_body(plain=plain, event_type="REFUND.SUCCESS"))
     assert seen == Notification(_WANTED.event_id, "REFUND.SUCCESS", NUMBER)
+
+
+@pytest.mark.parametrize("status", ["SUCCESS", "ABNORMAL", "CLOSED"])
+@pytest.mark.parametrize(
+    ("number", "ours"),
+    [(_REFUND, _REFUND), (NUMBER, None), (f"{_REFUND}x", None), ("made at the console", None)],
+)
+def test_a_refund_of_ours_is_named(status: str, number: str, ours: str | None) -> None:
+    plain = _plain(appid=None, refund_status=status, out_refund_no=number)
+    seen = _verify(_body(plain=plain, event_type=f"REFUND.{status}"))
+    assert seen == Notification(_WANTED.event_id, f"REFUND.{status}", NUMBER, ours)
 
 
 def test_a_message_about_no_order_names_none() -> None:
