@@ -52,9 +52,11 @@ def error(status: int, code: str) -> httpx.Response:
 
 @dataclass
 class WechatpayServer:
-    """Answers every call with `answer`; keeps what it was told."""
+    """Answers every call with `answer`, or every GET with `answer_to_get` where that is given;
+    keeps what it was told."""
 
     answer: httpx.Response
+    answer_to_get: httpx.Response | None = None
     requests: list[httpx.Request] = field(default_factory=list)
 
     def gateway(self) -> WechatpayGateway:
@@ -76,10 +78,9 @@ class WechatpayServer:
     def handle(self, request: httpx.Request) -> httpx.Response:
         check_request(request)
         self.requests.append(request)
+        answer = (request.method == "GET" and self.answer_to_get) or self.answer
         # The status line and headers are shared, the stream of a response can be read once.
-        return httpx.Response(
-            self.answer.status_code, headers=self.answer.headers, content=self.answer.content
-        )
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
 
 def check_request(request: httpx.Request) -> None:
