@@ -26,7 +26,7 @@ _REFUNDS = "/v3/refund/domestic/refunds"
 
 
 def api_routes(sandbox: Sandbox, orders: Orders) -> APIRouter:
-    """`/v3/...`."""
+    """`/v3/...`, and the control that does what a merchant does at the merchant platform."""
     router = APIRouter()
     merchant = Merchant(sandbox, orders)
 
@@ -76,6 +76,17 @@ def api_routes(sandbox: Sandbox, orders: Orders) -> APIRouter:
         reference = kept["reference"] if kept else None
         return await merchant.answer(request, "refund_query", work, reference)
 
+    @router.post("/control/wechatpay/refunds/{number}/repair")
+    async def repair(number: str) -> dict[str, Any]:
+        with sandbox.book.transaction():
+            refund = merchant.refunds.repair(number)
+        return {
+            "gateway": NAME,
+            "reference": split_number(refund["out_trade_no"])[0],
+            "number": number,
+            "status": refund["status"],
+        }
+
     @router.api_route("/v3/{path:path}", methods=["GET", "POST", "PUT", "DELETE"])
     async def unknown(request: Request, path: str) -> Response:
         def work(call: Call) -> None:
@@ -114,6 +125,10 @@ class Merchant:
                 return self._refusal(
                     WechatError(400, "INVALID_REQUEST", "订单生成后不能马上调用关单接口")
                 )
+            if fault and fault.name == "balance_insufficient":
+                return self._refusal(
+                    WechatError(403, "NOT_ENOUGH", "基本账户余额不足，请充值后重新发起")
+                )
             try:
                 with self._sandbox.book.transaction():
                     fields = work(call)
@@ -123,10 +138,18 @@ class Merchant:
                 _alter(fields, fault.name)
             return self._respond(fields, forged=fault is not None and fault.name == "bad_signature")
 
-        number = call.body.get("out_trade_no")
-        if reference is None and isinstance(number, str):
-            reference = split_number(number)[0]
-        return await faulted(self._sandbox, NAME, operation, reference, handle, _unavailable)
+        told = reference or self._reference_of(call.body)
+        return await faulted(self._sandbox, NAME, operation, told, handle, _unavailable)
+
+    def _reference_of(self, body: dict[str, Any]) -> str | None:
+        """The payment that a body is about, by the order's number or WeChat Pay's own."""
+        number, transaction_id = body.get("out_trade_no"), body.get("transaction_id")
+        if isinstance(number, str):
+            return split_number(number)[0]
+        if not isinstance(transaction_id, str):
+            return None
+        order = self._orders.by_field(transaction_id=transaction_id)
+        return order["reference"] if order else None
 
     def place(self, method: str, call: Call) -> dict[str, Any]:
         """Instructions for the payer, in the form of the method."""
@@ -198,7 +221,7 @@ def _request_id() -> str:
 def _alter(fields: dict[str, Any], fault: str) -> None:
     """Make the answer speak of something else, before it is signed."""
     if fault == "wrong_amount" and "amount" in fields:
-        fields["amount"]["total"] += 1
+        fields["amount"]["refund" if "refund" in fields["amount"] else "total"] += 1
     elif fault == "wrong_currency" and "amount" in fields:
         fields["amount"]["currency"] = "USD"
     elif fault == "wrong_merchant" and "mchid" in fields:

@@ -19,6 +19,9 @@ RETRY_DELAYS: Final = (
 """WeChat Pay's own 15 s, 15 s, 30 s, 3 m, 10 m, ... 6 h, 15 times as fast."""
 
 
+_REFUND_WORDS: Final = {"SUCCESS": "退款成功", "ABNORMAL": "退款异常", "CLOSED": "退款关闭"}
+
+
 def transaction_notification(sandbox: Sandbox, order: Document, fields: dict[str, Any]) -> None:
     """TRANSACTION.SUCCESS, to the order's notify_url. Inside the book's transaction."""
     url = order["request"]["notify_url"]
@@ -28,8 +31,10 @@ def transaction_notification(sandbox: Sandbox, order: Document, fields: dict[str
 def refund_notification(
     sandbox: Sandbox, order: Document, url: str, fields: dict[str, Any]
 ) -> None:
-    """REFUND.SUCCESS, to the refund's notify_url. Inside the book's transaction."""
-    _enqueue(sandbox, order, url, "REFUND.SUCCESS", "refund", "退款成功", fields)
+    """REFUND.SUCCESS, .ABNORMAL or .CLOSED, to the refund's notify_url. Inside the book's
+    transaction."""
+    status = fields["refund_status"]
+    _enqueue(sandbox, order, url, f"REFUND.{status}", "refund", _REFUND_WORDS[status], fields)
 
 
 def signed_message(payload: dict[str, Any], forged: bool, keys: Keys) -> Message:

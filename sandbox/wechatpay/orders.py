@@ -96,14 +96,16 @@ class Orders:
         life = _INSTRUCTIONS_LIFE.get(order["trade_type"], _DEFAULT_INSTRUCTIONS_LIFE)
         return self._sandbox.clock() < datetime.fromisoformat(order["issued_at"]) + life
 
-    def pay(self, order: Document) -> None:
-        """Take the money and tell the merchant."""
+    def pay(self, order: Document, refunds_end: str = SUCCESS) -> None:
+        """Take the money and tell the merchant. `refunds_end` is the status that refunds of it
+        will come to."""
         _check_unpaid(order)
         now = self._sandbox.clock()
         order |= {
             "state": SUCCESS,
             "transaction_id": f"4200{digits(6)}{now.astimezone(BEIJING):%Y%m%d}{digits(10)}",
             "paid_at": now.isoformat(),
+            "refunds_end": refunds_end,
         }
         self._book.put(ORDER, order["number"], order)
         self._book.record_charge(
@@ -199,6 +201,7 @@ def _new_order(trade_type: str, body: dict[str, Any], now: datetime) -> Document
         "issued_at": None,
         "transaction_id": None,
         "paid_at": None,
+        "refunds_end": SUCCESS,
         "refunded": 0,
     }
 

@@ -13,8 +13,9 @@ from sandbox.book import Document
 from sandbox.core import ControlRefused, OrderLine, Sandbox, Wanted
 from sandbox.html import button, element, paragraph, show_page
 from sandbox.wechatpay.errors import WechatError
-from sandbox.wechatpay.orders import NOTPAY, Orders
+from sandbox.wechatpay.orders import NOTPAY, SUCCESS, Orders
 from sandbox.wechatpay.parameters import APP, H5, JSAPI, NAME, NATIVE
+from sandbox.wechatpay.refunds import REFUND_STATUSES
 from sandbox.wechatpay.signing import app_message, jsapi_message
 
 H5_PATH = "/wechatpay/h5/checkmweb"
@@ -28,7 +29,7 @@ _JSAPI_FIELDS = frozenset({"appId", "timeStamp", "nonceStr", "package", "signTyp
 class WechatPayer:
     """Opens what it is given, checks its signature, and pays or fails to.
 
-    It has no options. WeChat Pay never tells the merchant of a failed try, nor why it failed.
+    WeChat Pay never tells the merchant of a failed try, nor why it failed.
     """
 
     def __init__(self, sandbox: Sandbox, orders: Orders) -> None:
@@ -36,8 +37,16 @@ class WechatPayer:
         self._orders = orders
         self._keys = sandbox.keys[NAME]
 
-    async def pay(self, wanted: Wanted, **options: Any) -> dict[str, Any]:
-        return self._do(wanted, options, self._orders.pay)
+    async def pay(self, wanted: Wanted, refunds: str = SUCCESS, **options: Any) -> dict[str, Any]:
+        """`refunds` is what becomes of refunds to this payer: SUCCESS, ABNORMAL where its card is
+        closed, CLOSED where WeChat Pay gives them up."""
+        if refunds not in REFUND_STATUSES:
+            raise ControlRefused(422, f"refunds is one of {', '.join(REFUND_STATUSES)}")
+
+        def take(order: Document) -> None:
+            self._orders.pay(order, refunds)
+
+        return self._do(wanted, options, take)
 
     async def decline(
         self, wanted: Wanted, decline_code: str | None = None, **options: Any

@@ -1,10 +1,14 @@
-"""Refunds, told apart by out_refund_no. Accepted as PROCESSING, done at once, told when done."""
+"""Refunds, told apart by out_refund_no. Accepted as PROCESSING, ended at once, told when ended.
+
+SUCCESS has given the money back. ABNORMAL keeps it for the payer until somebody repairs the refund
+at the merchant platform. CLOSED leaves it to the merchant, and a new number may ask again.
+"""
 
 import re
 from typing import Any, Final
 
 from sandbox.book import Document
-from sandbox.core import Sandbox
+from sandbox.core import ControlRefused, Sandbox
 from sandbox.numbers import digits, split_number
 from sandbox.wechatpay.errors import WechatError, order_missing, parameter_error
 from sandbox.wechatpay.notifications import refund_notification
@@ -12,6 +16,12 @@ from sandbox.wechatpay.orders import ORDER, REFUND, SUCCESS, Orders, beijing_rfc
 from sandbox.wechatpay.parameters import NAME, check_names, check_text
 
 REFUND_KIND: Final = "wechatpay_refund"
+
+PROCESSING: Final = "PROCESSING"
+ABNORMAL: Final = "ABNORMAL"
+CLOSED: Final = "CLOSED"
+REFUND_STATUSES: Final = (SUCCESS, ABNORMAL, CLOSED)
+"""How a refund can end."""
 
 _KNOWN: Final = frozenset(
     """transaction_id out_trade_no out_refund_no reason notify_url amount funds_account
@@ -35,7 +45,7 @@ class Refunds:
         if before is not None:
             if before["request"] != body:
                 raise WechatError(400, "INVALID_REQUEST", "同一退款单号的参数与首次请求不一致")
-            return _fields(before, self._order(before["request"]), "SUCCESS")
+            return _fields(before, self._order(before["request"]), before["status"])
         order = self._order(body)
         _check_refundable(order, body["amount"])
         refund = {
@@ -44,21 +54,38 @@ class Refunds:
             "refund_id": f"503{digits(26)}",
             "at": self._sandbox.clock().isoformat(),
         }
-        self._book.put(REFUND_KIND, body["out_refund_no"], refund)
-        order["refunded"] += body["amount"]["refund"]
         order["state"] = REFUND
+        if order["refunds_end"] != CLOSED:
+            order["refunded"] += body["amount"]["refund"]
         self._book.put(ORDER, order["number"], order)
-        self._book.record_refund(NAME, order["transaction_id"], body["amount"]["refund"])
-        if "notify_url" in body:
-            told = _notification_fields(refund, order, self._sandbox)
-            refund_notification(self._sandbox, order, body["notify_url"], told)
-        return _fields(refund, order, "PROCESSING")
+        self._end(refund, order, order["refunds_end"])
+        return _fields(refund, order, PROCESSING)
+
+    def repair(self, number: str) -> dict[str, Any]:
+        """Give the money of an ABNORMAL refund back after all. Inside a transaction."""
+        refund = self._book.get(REFUND_KIND, number)
+        if refund is None or refund["status"] != ABNORMAL:
+            raise ControlRefused(409, f"no refund {number} waits to be repaired")
+        order = self._order(refund["request"])
+        self._end(refund, order, SUCCESS)
+        return _fields(refund, order, SUCCESS)
 
     def find(self, number: str) -> dict[str, Any]:
         refund = self._book.get(REFUND_KIND, number)
         if refund is None:
             raise WechatError(404, "RESOURCE_NOT_EXISTS", f"退款单不存在：{number}")
-        return _fields(refund, self._order(refund["request"]), "SUCCESS")
+        return _fields(refund, self._order(refund["request"]), refund["status"])
+
+    def _end(self, refund: Document, order: Document, status: str) -> None:
+        """Keep what became of it, and tell the merchant."""
+        request = refund["request"]
+        refund |= {"status": status, "ended_at": self._sandbox.clock().isoformat()}
+        self._book.put(REFUND_KIND, request["out_refund_no"], refund)
+        if status == SUCCESS:
+            self._book.record_refund(NAME, order["transaction_id"], request["amount"]["refund"])
+        if "notify_url" in request:
+            told = _notification_fields(refund, order, self._sandbox)
+            refund_notification(self._sandbox, order, request["notify_url"], told)
 
     def _order(self, request: dict[str, Any]) -> Document:
         transaction_id = request.get("transaction_id")
@@ -125,12 +152,14 @@ def _fields(refund: Document, order: Document, status: str) -> dict[str, Any]:
             "currency": "CNY",
         },
     }
-    return fields | {"success_time": fields["create_time"]} if status == "SUCCESS" else fields
+    if status == SUCCESS:
+        fields["success_time"] = beijing_rfc3339(refund["ended_at"])
+    return fields
 
 
 def _notification_fields(refund: Document, order: Document, sandbox: Sandbox) -> dict[str, Any]:
     """Here the status is called refund_status, and there is no channel."""
-    told = _fields(refund, order, "SUCCESS")
+    told = _fields(refund, order, refund["status"])
     names = (
         "out_trade_no",
         "transaction_id",
@@ -144,7 +173,7 @@ def _notification_fields(refund: Document, order: Document, sandbox: Sandbox) ->
     }
     return {
         "mchid": sandbox.keys[NAME]["mchid"],
-        **{name: told[name] for name in names},
-        "refund_status": "SUCCESS",
+        **{name: told[name] for name in names if name in told},
+        "refund_status": refund["status"],
         "amount": amount,
     }

@@ -116,3 +116,25 @@ async def test_a_refund_is_told_to_its_own_address(
     assert (plain["refund_status"], plain["amount"]["refund"]) == ("SUCCESS", 900)
     assert "status" not in plain
     assert plain["mchid"] == merchant.mchid
+
+
+@pytest.mark.parametrize("end", ["ABNORMAL", "CLOSED"])
+async def test_a_refund_that_did_not_succeed_is_told_too(
+    merchant: Merchant, sandbox: SandboxProcess, receiver: WebhookReceiver, end: str
+) -> None:
+    await sandbox.pay(gateway="wechatpay", next_action=await merchant.scan(), refunds=end)
+    await receiver.next()
+    body = {
+        "out_trade_no": NUMBER,
+        "out_refund_no": "r1",
+        "notify_url": f"{receiver.url}/refunds",
+        "amount": {"refund": 900, "total": 2900, "currency": "CNY"},
+    }
+    await merchant.call("POST", "/v3/refund/domestic/refunds", body)
+
+    received = await receiver.next()
+
+    plain = merchant.decrypted(event(received)["resource"])
+    assert event(received)["event_type"] == f"REFUND.{end}"
+    assert (plain["refund_status"], plain["out_refund_no"]) == (end, "r1")
+    assert "success_time" not in plain

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import httpx
+import pytest
+
 from tests.fixtures.sandbox import SandboxProcess
 from tests.sandbox.wechatpay.merchant import NUMBER, Merchant, Told
 
@@ -15,7 +18,8 @@ async def refund(merchant: Merchant, fen: int, number: str = "r1", **changed: An
         "amount": {"refund": fen, "total": 2900, "currency": "CNY"},
         **changed,
     }
-    return await merchant.call("POST", PATH, body)
+    given = {name: value for name, value in body.items() if value is not None}
+    return await merchant.call("POST", PATH, given)
 
 
 async def test_a_refund_is_accepted_then_done(paid: Merchant, sandbox: SandboxProcess) -> None:
@@ -64,3 +68,137 @@ async def test_what_was_not_paid_is_not_refunded(
 
     assert (nothing.status, nothing.fields["code"]) == (404, "ORDER_NOT_EXIST")
     assert (unpaid.status, unpaid.fields["code"]) == (400, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(
+    ("end", "given_back", "rest"),
+    [("ABNORMAL", 0, 2000), ("CLOSED", 0, 2900), ("SUCCESS", 900, 2000)],
+)
+async def test_a_refund_ends_as_the_payer_can_take_it(
+    merchant: Merchant, sandbox: SandboxProcess, end: str, given_back: int, rest: int
+) -> None:
+    await sandbox.pay(gateway="wechatpay", next_action=await merchant.scan(), refunds=end)
+
+    accepted = await refund(merchant, 900)
+    ended = await merchant.call("GET", f"{PATH}/r1")
+    again = await refund(merchant, 900)
+    too_much = await refund(merchant, rest + 1, "r2")
+    others = await refund(merchant, rest, "r3")
+
+    assert accepted.fields["status"] == "PROCESSING"
+    assert (ended.fields["status"], again.fields) == (end, ended.fields)
+    assert ("success_time" in ended.fields) == (end == "SUCCESS")
+    assert (too_much.fields["code"], others.status) == ("INVALID_REQUEST", 200)
+    expected = given_back + (rest if end == "SUCCESS" else 0)
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [expected]
+    assert (await merchant.query()).fields["trade_state"] == "REFUND"
+
+
+async def test_an_abnormal_refund_is_repaired_once(
+    merchant: Merchant, sandbox: SandboxProcess
+) -> None:
+    await sandbox.pay(gateway="wechatpay", next_action=await merchant.scan(), refunds="ABNORMAL")
+    await refund(merchant, 900)
+
+    repaired = await sandbox.control.post("/control/wechatpay/refunds/r1/repair")
+    done = await merchant.call("GET", f"{PATH}/r1")
+    again = await sandbox.control.post("/control/wechatpay/refunds/r1/repair")
+    unknown = await sandbox.control.post("/control/wechatpay/refunds/r2/repair")
+
+    assert repaired.json() == {
+        "gateway": "wechatpay",
+        "reference": NUMBER,
+        "number": "r1",
+        "status": "SUCCESS",
+    }
+    assert done.fields["status"] == "SUCCESS"
+    assert (again.status_code, unknown.status_code) == (409, 409)
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [900]
+
+
+async def test_refunds_end_in_no_other_way(merchant: Merchant, sandbox: SandboxProcess) -> None:
+    wanted = {"gateway": "wechatpay", "next_action": await merchant.scan(), "refunds": "LOST"}
+
+    answer = await sandbox.control.post("/control/pay", json=wanted)
+
+    assert answer.status_code == 422
+    assert await sandbox.charges() == []
+
+
+async def test_refunds_outlive_the_process(paid: Merchant, sandbox: SandboxProcess) -> None:
+    first = await refund(paid, 900)
+
+    await sandbox.restart()
+    found = await paid.call("GET", f"{PATH}/r1")
+    again = await refund(paid, 900)
+
+    assert found.fields == again.fields
+    assert again.fields["refund_id"] == first.fields["refund_id"]
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [900]
+
+
+@pytest.mark.parametrize("by_transaction", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "is_done"),
+    [
+        ("cut_before", 0, None, False),
+        ("cut_after", 0, None, True),
+        ("http_429", 429, "FREQUENCY_LIMITED", False),
+        ("http_500_after", 500, "SYSTEM_ERROR", True),
+        ("balance_insufficient", 403, "NOT_ENOUGH", False),
+    ],
+)
+async def test_a_fault_hits_the_refunds_of_its_payment(
+    paid: Merchant,
+    sandbox: SandboxProcess,
+    by_transaction: bool,
+    fault: str,
+    status: int,
+    code: str | None,
+    is_done: bool,
+) -> None:
+    named: dict[str, Any] = {}
+    if by_transaction:
+        transaction_id = (await paid.query()).fields["transaction_id"]
+        named = {"out_trade_no": None, "transaction_id": transaction_id}
+    await sandbox.fault("wechatpay", "refund", fault, reference="pay_of_another")
+    await sandbox.fault("wechatpay", "refund", fault, reference=NUMBER)
+
+    try:
+        told = await refund(paid, 900, **named)
+        seen = (told.status, told.fields["code"])
+    except httpx.RemoteProtocolError:
+        seen = (0, None)
+    query = await paid.call("GET", f"{PATH}/r1")
+
+    assert seen == (status, code)
+    assert query.status == (200 if is_done else 404)
+    assert (await refund(paid, 900, **named)).status == 200
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [900]
+
+
+@pytest.mark.parametrize("operation", ["refund", "refund_query"])
+@pytest.mark.parametrize(
+    ("fault", "place", "lie"),
+    [
+        ("wrong_amount", "refund", 901),
+        ("wrong_currency", "currency", "USD"),
+        ("wrong_order", "out_trade_no", f"{NUMBER[:-1]}0"),
+        ("unknown_status", "status", "PONDERING"),
+    ],
+)
+async def test_a_lie_about_a_refund_is_signed(
+    paid: Merchant, sandbox: SandboxProcess, operation: str, fault: str, place: str, lie: Any
+) -> None:
+    await refund(paid, 900)
+    await sandbox.fault("wechatpay", operation, fault, reference=NUMBER)
+
+    if operation == "refund":
+        told = await refund(paid, 900)
+    else:
+        told = await paid.call("GET", f"{PATH}/r1")
+    after = await paid.call("GET", f"{PATH}/r1")
+
+    assert told.is_signed
+    assert {**told.fields, **told.fields["amount"]}[place] == lie
+    assert {**after.fields, **after.fields["amount"]}[place] != lie
