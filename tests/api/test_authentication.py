@@ -11,9 +11,12 @@ from storage.keys import Scope
 from tests.api.conftest import Shop, Stack, order
 from tests.api.test_validation import check_problem
 
+NO_REFUND = "ref_01h455vb4pex5vsknk084sn02q"
 SCOPE_OF = {
     "create_payment": Scope.WRITE,
     "read_payment": Scope.READ,
+    "create_refund": Scope.REFUND,
+    "read_refund": Scope.READ,
     "cancel_payment": Scope.WRITE,
     "refresh_payment": Scope.WRITE,
     "review_payment": Scope.OPERATE,
@@ -45,11 +48,12 @@ def request_of(operation_id: str, method: str, path: str, payment_id: str) -> di
     body = {
         "create_payment": order(),
         "create_token": {"payment_id": payment_id},
+        "create_refund": {"payment_id": payment_id, "reason": "the matrix asks"},
         "review_payment": {"action": "close", "reason": "the matrix asks"},
     }.get(operation_id)
     headers = {"Idempotency-Key": f"matrix-{payment_id}"} if method == "post" else {}
     params = {"wait_seconds": 0} if operation_id == "list_events" else None
-    url = path.replace("{payment_id}", payment_id)
+    url = path.replace("{payment_id}", payment_id).replace("{refund_id}", NO_REFUND)
     return {"method": method, "url": url, "json": body, "headers": headers, "params": params}
 
 
@@ -90,14 +94,14 @@ async def test_no_route_serves_who_may_not(shop: Shop, other_shop: Shop, operati
         check_problem(await former.request(**request), 401)
 
     answer = await other_shop.http.request(**request)
-    if "{payment_id}" in path or operation_id == "create_token":
+    if "{payment_id}" in path or operation_id in ("create_token", "create_refund"):
         check_problem(answer, 404)
     else:
         assert payment_id not in answer.text
 
     async with stack.caller(await stack.key(shop.name, scope)) as sufficient:
         answer = await sufficient.request(**request)
-    assert answer.status_code in (200, 201, 409)
+    assert answer.status_code in ((404,) if operation_id == "read_refund" else (200, 201, 409))
     after = await shop.get(f"/{payment_id}")
     expected = "canceled" if operation_id == "cancel_payment" else "requires_action"
     assert after.json()["status"] == expected

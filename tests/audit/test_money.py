@@ -8,9 +8,13 @@ import pytest
 from audit.evidence import Charge, Evidence
 from audit.money import recorded_once
 from billing.payment import GatewayName
-from storage.database import Database
+from billing.refund import RefundCause, RefundStatus
+from storage.database import Database, UnitOfWork
+from storage.ledger import Posting
 from tests.audit.conftest import Broken, Plant
 from tests.audit.record import LONG_AGO, CleanRecord
+
+REFUND = "ref_01h455vb4pex5vsknk084sn02q"
 
 
 async def test_a_clean_record_is_clean(broken: Broken) -> None:
@@ -230,13 +234,76 @@ class TestRefundedWithinBounds:
         charge = clean.truth.charge_of(clean.paid)
         clean.truth.taken.remove(charge)
         clean.truth.taken.append(dataclasses.replace(charge, refunded_minor=2901))
+        # More than was taken, and more than we know of.
+        assert await broken() == [(4, clean.paid), (4, clean.paid)]
+
+    async def test_all_of_it_is_not_too_much(
+        self, broken: Broken, clean: CleanRecord, database: Database
+    ) -> None:
+        await self._refund(clean, database)
+        assert await broken() == []
+
+    async def test_a_refund_that_the_gateway_knows_nothing_of(
+        self, broken: Broken, clean: CleanRecord, database: Database
+    ) -> None:
+        charge = clean.truth.charge_of(clean.paid)
+        await self._refund(clean, database)
+        clean.truth.taken.remove(clean.truth.charge_of(clean.paid))
+        clean.truth.taken.append(charge)
         assert await broken() == [(4, clean.paid)]
 
-    async def test_all_of_it_is_not_too_much(self, broken: Broken, clean: CleanRecord) -> None:
-        charge = clean.truth.charge_of(clean.paid)
+    async def test_a_refund_that_is_in_no_book(
+        self, broken: Broken, clean: CleanRecord, database: Database
+    ) -> None:
+        await self._refund(clean, database, posted_minor=None)
+        assert await broken() == [(4, REFUND), (4, REFUND)]
+
+    async def test_a_refund_posted_with_another_amount(
+        self, broken: Broken, clean: CleanRecord, database: Database
+    ) -> None:
+        await self._refund(clean, database, posted_minor=2899)
+        assert await broken() == [(4, REFUND), (4, REFUND)]
+
+    async def test_more_set_aside_than_came_in(
+        self, broken: Broken, clean: CleanRecord, database: Database, plant: Plant
+    ) -> None:
+        async with database.begin() as work:
+            await self._reserve(work, clean)
+        plant(f"UPDATE refunds SET amount_minor = 2901 WHERE id = '{REFUND}'")
+        assert await broken() == [(4, clean.paid)]
+
+    async def _reserve(self, work: UnitOfWork, clean: CleanRecord) -> None:
+        await work.refunds.reserve(
+            refund_id=REFUND,
+            payment_id=clean.paid,
+            application=None,
+            attempt=None,
+            amount_minor=None,
+            cause=RefundCause.REQUESTED,
+            reason="returned goods",
+            now=datetime.now(UTC),
+        )
+
+    async def _refund(
+        self, clean: CleanRecord, database: Database, *, posted_minor: int | None = 2900
+    ) -> None:
+        """All of it, at the gateway and in the record; and in the ledger as told."""
+        charge, now = clean.truth.charge_of(clean.paid), datetime.now(UTC)
         clean.truth.taken.remove(charge)
         clean.truth.taken.append(dataclasses.replace(charge, refunded_minor=2900))
-        assert await broken() == []
+        async with database.begin() as work:
+            await self._reserve(work, clean)
+            await work.refunds.move(REFUND, RefundStatus.SUCCEEDED, now=now, refunded_at=now)
+            if posted_minor is not None:
+                clearing = f"gateway_clearing:{charge.gateway.value}"
+                await work.ledger.post(
+                    f"refund/{REFUND}",
+                    now,
+                    [
+                        Posting("revenue", posted_minor, charge.currency),
+                        Posting(clearing, -posted_minor, charge.currency),
+                    ],
+                )
 
     async def test_the_record_refunded_what_was_never_captured(
         self, broken: Broken, clean: CleanRecord, plant: Plant
