@@ -6,9 +6,10 @@ One place for every observation, whoever asked for it: webhook, poll, return pag
 from datetime import datetime, timedelta
 from typing import Final
 
+from activities import returns
 from billing.errors import AnswerUntrusted, PaymentNotFound
 from billing.payment import AttemptState, Failure, PaymentStatus, Review
-from gateways.gateway import Observation, ObservedState, Receipt
+from gateways.gateway import Observation, ObservedState, Receipt, ReceiptMismatch
 from storage.database import UnitOfWork
 from storage.ledger import Posting
 from storage.payments import AttemptRecord, PaymentRecord
@@ -21,6 +22,11 @@ DEATH_AFTER_EXPIRY: Final = timedelta(seconds=60)
 CLOCK_TOLERANCE: Final = timedelta(seconds=5)
 """A gateway's clock may close an order this long before ours says it is time."""
 
+_CLOSED: Final = Failure(code="closed_by_operator", message="an operator closed the payment")
+_RETURNED: Final = Failure(
+    code="returned_by_operator", message="an operator had what came in given back"
+)
+
 
 async def record(
     work: UnitOfWork,
@@ -32,16 +38,20 @@ async def record(
     now: datetime,
     reviewed: bool,
     is_closing: bool = False,
+    is_returning: bool = False,
 ) -> None:
     """Apply one answer to one attempt. A parked payment moves only when `reviewed`.
 
     While the payment `is_closing` by our own doing, a dead attempt is what was asked for and says
-    nothing about the status.
+    nothing about the status. With `is_returning`, a person has decided that whatever came in is
+    not kept, be it the money that was asked for or not.
     """
     found = await work.payments.find(payment_id, lock=True)
     if found is None:
         raise PaymentNotFound(f"there is no row of payment {payment_id}")
     order = found.attempt(attempt)
+    if is_returning and isinstance(answer, ReceiptMismatch):
+        answer = Observation(ObservedState.PAID, "untrusted", receipt=answer.receipt)
     if isinstance(answer, AnswerUntrusted):
         await _park(work, found, order, answer.reason, answer.detail, now)
         return
@@ -65,7 +75,10 @@ async def record(
         now=now,
     )
     if state is AttemptState.PAID and answer.receipt is not None:
-        await _receive(work, found, order, answer.receipt, now)
+        kept = not (found.payment.status.is_terminal or is_returning)
+        await _receive(work, found, order, answer.receipt, now, kept=kept)
+        if is_returning:
+            await end(work, payment_id, PaymentStatus.FAILED, now, reviewed=True, failure=_RETURNED)
     elif state is AttemptState.DEAD:
         failure = answer.failure if answer.state is ObservedState.DEAD else None
         is_moving &= not is_closing
@@ -93,19 +106,26 @@ def _is_overdue(order: AttemptRecord, now: datetime) -> bool:
 
 
 async def end(
-    work: UnitOfWork, payment_id: str, status: PaymentStatus, now: datetime, *, reviewed: bool
+    work: UnitOfWork,
+    payment_id: str,
+    status: PaymentStatus,
+    now: datetime,
+    *,
+    reviewed: bool,
+    failure: Failure = _CLOSED,
 ) -> None:
-    """Give a payment that is still waiting its final status; a parked one only if `reviewed`."""
+    """Give a payment that is still waiting its final status; a parked one only if `reviewed`.
+
+    `failure` is why, where the status is failed.
+    """
     found = await work.payments.find(payment_id, lock=True)
     if found is None:
         raise PaymentNotFound(f"there is no row of payment {payment_id}")
     standing = found.payment.status
     if standing.is_terminal or (standing is PaymentStatus.NEEDS_REVIEW and not reviewed):
         return
-    failure = found.payment.failure
-    if status is PaymentStatus.FAILED:
-        failure = Failure(code="closed_by_operator", message="an operator closed the payment")
-    await work.payments.move(payment_id, status, failure=failure, now=now)
+    why = failure if status is PaymentStatus.FAILED else found.payment.failure
+    await work.payments.move(payment_id, status, failure=why, now=now)
     await _answer_call(work, found, now)
 
 
@@ -115,10 +135,11 @@ async def _receive(
     order: AttemptRecord,
     receipt: Receipt,
     now: datetime,
+    *,
+    kept: bool,
 ) -> None:
-    """Record money once, in the ledger and in the status: kept if the payment waits for it."""
+    """Record money once, in the ledger and in the status; what is not kept is given back."""
     payment_id = found.payment.id
-    kept = not found.payment.status.is_terminal
     is_new = await work.receipts.record(
         payment_id=payment_id,
         attempt=order.attempt,
@@ -154,25 +175,7 @@ async def _receive(
         )
         await _answer_call(work, found, now)
         return
-    await work.events.append(
-        payment_id,
-        found.order.application,
-        "payment.receipt_unapplied",
-        {
-            "attempt": order.attempt,
-            "amount": receipt.amount_minor,
-            "currency": receipt.currency,
-            "gateway_reference": receipt.gateway_reference,
-        },
-        now,
-    )
-    await work.attention.raise_(
-        payment_id,
-        "unapplied_receipt",
-        f"{order.gateway.value} took {receipt.amount_minor} {receipt.currency} in minor units"
-        f" under {order.number} for a payment that was {found.payment.status.value}",
-        now,
-    )
+    await returns.set_aside(work, found, order, receipt, now)
 
 
 async def _bury(

@@ -12,7 +12,7 @@ from typing import Final
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import observations
+from activities import observations, returns
 from activities.asking import asking
 from billing.errors import AnswerUntrusted, GatewayMisconfigured, InstructionsLost, PaymentNotFound
 from billing.identifiers import MAX_ATTEMPT
@@ -22,6 +22,8 @@ from billing.messages import (
     FlagPayment,
     OpenPayment,
     PaymentOrder,
+    RefundRequest,
+    ReviewAction,
     ReviewDecision,
     SettlePayment,
     Standing,
@@ -56,7 +58,7 @@ class PaymentActivities:
             record = await work.payments.insert(request.order, request.now)
         for _ in range(_REPLACEMENTS_PER_TRY):
             if record.payment.status is not PaymentStatus.CREATED:
-                return _standing(record)
+                return await self._standing(record)
             attempt = record.attempts[-1]
             try:
                 outcome = await self._place(record, attempt)
@@ -74,7 +76,7 @@ class PaymentActivities:
                 f"the instructions of {_REPLACEMENTS_PER_TRY} attempts in a row were lost",
                 type=InstructionsLost.code,
             )
-        return _standing(record)
+        return await self._standing(record)
 
     @activity.defn(name="payment.settle")
     async def settle(self, request: SettlePayment) -> Standing:
@@ -86,7 +88,7 @@ class PaymentActivities:
             (attempt for attempt in record.attempts if attempt.state in asked),
             lambda attempt: self._observe(record, attempt, request.now, request.review),
         )
-        return _standing(observed or record)
+        return await self._standing(observed or record)
 
     @activity.defn(name="payment.close")
     async def close(self, request: ClosePayment) -> Standing:
@@ -98,7 +100,7 @@ class PaymentActivities:
             record.open_attempts, lambda attempt: self._close_attempt(record, attempt, request)
         )
         if request.status is None:
-            return _standing(closed or record)
+            return await self._standing(closed or record)
         return await self._end(request.status, request)
 
     @activity.defn(name="payment.end")
@@ -121,7 +123,7 @@ class PaymentActivities:
             await observations.end(
                 work, request.payment_id, status, request.now, reviewed=request.review is not None
             )
-            return _standing(await _found(work, request.payment_id))
+            return await self._standing(await _found(work, request.payment_id))
 
     async def _place(self, record: PaymentRecord, attempt: AttemptRecord) -> OpenOutcome:
         try:
@@ -220,6 +222,7 @@ class PaymentActivities:
                 now=now,
                 reviewed=review is not None,
                 is_closing=is_closing,
+                is_returning=review is not None and review.action is ReviewAction.RETURN,
             )
             return await _found(work, record.payment.id)
 
@@ -246,6 +249,18 @@ class PaymentActivities:
     async def _record(self, payment_id: str) -> PaymentRecord:
         async with self._database.single() as work:
             return await _found(work, payment_id)
+
+    async def _standing(self, record: PaymentRecord) -> Standing:
+        returned: tuple[RefundRequest, ...] = ()
+        if record.has_unapplied_receipt:
+            async with self._database.single() as work:
+                returned = await returns.under_way(work, record)
+        return Standing(
+            payment=record.payment,
+            open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
+            needs_attention=record.needs_attention,
+            returns=returned,
+        )
 
     def _gateway(self, name: GatewayName) -> Gateway:
         gateway = self._gateways.get(name)
@@ -294,14 +309,6 @@ async def _found(work: UnitOfWork, payment_id: str) -> PaymentRecord:
     if record is None:
         raise PaymentNotFound(f"there is no row of payment {payment_id}")
     return record
-
-
-def _standing(record: PaymentRecord) -> Standing:
-    return Standing(
-        payment=record.payment,
-        open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
-        needs_attention=record.needs_attention,
-    )
 
 
 def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:

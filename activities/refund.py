@@ -23,7 +23,7 @@ from billing.errors import (
     RefundNotFound,
 )
 from billing.identifiers import attempt_number
-from billing.messages import AskRefund, RefundStanding, ReserveRefund, SettleRefund
+from billing.messages import AskRefund, RefundRequest, RefundStanding, ReserveRefund, SettleRefund
 from billing.payment import Failure, GatewayName, Review
 from billing.refund import RefundCause, RefundStatus
 from gateways.gateway import Gateway, RefundObservation, RefundOrder, RefundState
@@ -61,6 +61,7 @@ class RefundActivities:
                     reason=wanted.reason,
                     now=request.now,
                 )
+                await _audit(work, wanted, request.now)
         except REFUSALS as refusal:
             raise ApplicationError(
                 refusal.detail, type=refusal.code, non_retryable=True
@@ -141,6 +142,18 @@ class RefundActivities:
         return gateway
 
 
+async def _audit(work: UnitOfWork, wanted: RefundRequest, now: datetime) -> None:
+    if wanted.review is not None:
+        await work.reviews.record(
+            wanted.payment_id,
+            action=wanted.review.action,
+            reason=wanted.review.reason,
+            actor=wanted.review.reviewed_by,
+            gateway_number=None,
+            now=now,
+        )
+
+
 async def _apply(work: UnitOfWork, record: RefundRecord, answer: _Answer, now: datetime) -> None:
     """What the gateway said, in status and ledger at once."""
     refund = record.refund
@@ -155,7 +168,7 @@ async def _apply(work: UnitOfWork, record: RefundRecord, answer: _Answer, now: d
             if refund.status is not RefundStatus.SUCCEEDED:
                 await _move(work, record, RefundStatus.SUCCEEDED, answer, now)
                 await _post(work, record, f"refund/{refund.id}", now, sign=1)
-        case RefundState.FAILED:
+        case RefundState.FAILED if refund.status is not RefundStatus.FAILED:
             await _move(work, record, RefundStatus.FAILED, answer, now)
             if refund.status is RefundStatus.SUCCEEDED:
                 await _post(work, record, f"refund/{refund.id}/failed", now, sign=-1)
@@ -186,9 +199,45 @@ async def _move(
         gateway_reference=answer.reference,
         gateway_status=answer.status,
     )
-    if to is not RefundStatus.PROCESSING:
-        for reason in ("balance_insufficient", *_reasons(record)):
-            await work.attention.resolve(record.refund.payment_id, now, reason)
+    if to is RefundStatus.PROCESSING:
+        return
+    for reason in ("balance_insufficient", *_reasons(record)):
+        await work.attention.resolve(record.refund.payment_id, now, reason)
+    if record.refund.cause is RefundCause.RETURNED:
+        await _tell_of_return(work, record, to, now)
+
+
+async def _tell_of_return(
+    work: UnitOfWork, record: RefundRecord, to: RefundStatus, now: datetime
+) -> None:
+    """Money that is not ours has gone back, or could not: then a person is called."""
+    refund = record.refund
+    has_gone = to is RefundStatus.SUCCEEDED
+    await work.events.append(
+        refund.payment_id,
+        record.application,
+        "payment.receipt_returned" if has_gone else "payment.return_failed",
+        {
+            "attempt": record.attempt,
+            "amount": refund.amount,
+            "currency": refund.currency,
+            "gateway": refund.gateway.value,
+            "refund_id": refund.id,
+        },
+        now,
+    )
+    if has_gone:
+        await work.attention.resolve(refund.payment_id, now, "return_failed")
+        await work.attention.resolve(refund.payment_id, now, "unapplied_receipt")
+        return
+    await work.attention.raise_(
+        refund.payment_id,
+        "return_failed",
+        f"{refund.gateway.value} did not carry out {refund.id}, which gives back"
+        f" {refund.amount} {refund.currency} in minor units of attempt {record.attempt}: have it"
+        " tried again by the review action `return`, or give it back another way",
+        now,
+    )
 
 
 def _reasons(record: RefundRecord) -> tuple[str, ...]:

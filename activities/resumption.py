@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -11,11 +11,16 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from billing.errors import PaymentNotFound, RefundNotFound
-from billing.messages import PAYMENT_WORKFLOW, REFUND_WORKFLOW, RefundRequest
+from billing.errors import NothingToReturn, PaymentNotFound, RefundNotFound
+from billing.identifiers import return_id
+from billing.messages import PAYMENT_WORKFLOW, REFUND_WORKFLOW, RefundRequest, ReviewDecision
+from billing.refund import LONGEST_REASON, RefundCause, RefundStatus
 from runtime import attributes
 from runtime.queues import CORE
 from storage.database import Database
+from storage.payments import PaymentRecord
+from storage.receipts import ReceiptRecord
+from storage.refund_rows import request_of
 
 SWEEP_INTERVAL_SECONDS: Final = 300.0
 _PAGE: Final = 200
@@ -102,35 +107,51 @@ class Resumption:
         refund = record.refund
         if refund.status.has_ended or await self._is_running(refund_id):
             return False
-        request = RefundRequest(
-            refund_id=refund.id,
-            payment_id=refund.payment_id,
-            application=record.application,
-            user_id=payment.payment.user_id,
-            gateway=refund.gateway,
-            currency=refund.currency,
-            amount_minor=refund.amount,
-            attempt=record.attempt,
-            cause=refund.cause,
-            reason=refund.reason,
-            created_at=refund.created_at,
-        )
+        request = request_of(record, payment.payment.user_id)
+        if not await self._start_refund(request, refund.status):
+            return False
+        log.info("refund_resumed", refund_id=refund_id, status=refund.status.value)
+        return True
+
+    async def give_back(self, payment_id: str, decision: ReviewDecision) -> list[str]:
+        """Have all money of an ended payment that was not kept returned once more; the refunds'
+        ids. Raises PaymentNotFound, and NothingToReturn where none is left or on its way."""
+        async with self._database.single() as work:
+            record = await work.payments.find(payment_id)
+            if record is None:
+                raise PaymentNotFound(f"there is no payment {payment_id}")
+            received = [one for one in await work.receipts.of(payment_id) if not one.kept]
+            refunds = await work.refunds.of_payment(payment_id)
+        wanted = []
+        for receipt in received:
+            earlier = [one.refund for one in refunds if one.attempt == receipt.attempt]
+            if all(refund.status is RefundStatus.FAILED for refund in earlier):
+                wanted.append(_return_of(record, receipt, len(earlier) + 1, decision))
+        if not wanted:
+            raise NothingToReturn(
+                f"no money came in for payment {payment_id} that is neither kept nor returned, nor"
+                " on its way back"
+            )
+        for request in wanted:
+            await self._start_refund(request, RefundStatus.PENDING)
+        return [request.refund_id for request in wanted]
+
+    async def _start_refund(self, request: RefundRequest, status: RefundStatus) -> bool:
         try:
             await self._client.start_workflow(
                 REFUND_WORKFLOW,
                 request,
-                id=refund_id,
+                id=request.refund_id,
                 task_queue=CORE,
                 task_timeout=_WORKFLOW_TASK_TIMEOUT,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                search_attributes=attributes.at_refund_start(request, refund.status),
+                search_attributes=attributes.at_refund_start(request, status),
                 static_summary=attributes.refund_summary(request),
                 rpc_timeout=_RPC_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:
             return False
-        log.info("refund_resumed", refund_id=refund_id, status=refund.status.value)
         return True
 
     async def run(self) -> None:
@@ -152,6 +173,24 @@ class Resumption:
                 return False
             raise
         return description.status is WorkflowExecutionStatus.RUNNING
+
+
+def _return_of(
+    record: PaymentRecord, receipt: ReceiptRecord, turn: int, decision: ReviewDecision
+) -> RefundRequest:
+    return RefundRequest(
+        refund_id=return_id(record.payment.id, receipt.attempt, turn),
+        payment_id=record.payment.id,
+        application=record.order.application,
+        user_id=record.payment.user_id,
+        gateway=receipt.gateway,
+        currency=receipt.currency,
+        attempt=receipt.attempt,
+        cause=RefundCause.RETURNED,
+        reason=decision.reason[:LONGEST_REASON],
+        created_at=datetime.now(UTC),
+        review=decision,
+    )
 
 
 async def _resume_or_tell(object_id: str, resume: Callable[[str], Awaitable[bool]]) -> bool:

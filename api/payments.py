@@ -17,7 +17,12 @@ from api.openapi import REPLAYED_HEADER, problems
 from api.orders import CreatePayment, FreeText
 from api.problems import RequestRefused, try_again, unavailable
 from api.queries import NoQuery, PaymentIdInPath
-from billing.errors import InvalidRequest, PaymentNotCancelable, PaymentNotUnderReview
+from billing.errors import (
+    InvalidRequest,
+    NothingToReturn,
+    PaymentNotCancelable,
+    PaymentNotUnderReview,
+)
 from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision
 from billing.payment import Payment, PaymentStatus
 from storage.claims import Claim
@@ -32,7 +37,8 @@ _STILL_GOING: Final[dict[int | str, dict[str, Any]]] = {
 
 class ReviewPayment(StrictInput):
     """An operator's decision. `retry` asks the gateway again and settles what it confirms, `close`
-    ends the payment as failed; `return` sends back what came in, once refunds exist."""
+    ends the payment as failed, `return` sends back what came in and ends it as failed. Of a payment
+    that has ended, `return` gives back what could not be given back before."""
 
     action: ReviewAction
     reason: Annotated[FreeText, Field(min_length=1, max_length=500)]
@@ -215,6 +221,9 @@ async def review(
 
     async def act(claim: Claim | None) -> Answer:
         is_first = claim is None or claim.is_new
+        if decision.action is ReviewAction.RETURN and found.payment.status.is_terminal:
+            await context(request).resumption.give_back(payment_id, decision)
+            return _answer(200, found.payment)
         if is_first and found.payment.status is not PaymentStatus.NEEDS_REVIEW:
             raise PaymentNotUnderReview(f"the payment is {found.payment.status}; nobody parked it")
         payment = await _command(
@@ -226,6 +235,8 @@ async def review(
         )
         if payment is None:
             return _answer(202, (await find(request, payment_id, caller.application)).payment)
+        if decision.action is ReviewAction.RETURN and payment.status is PaymentStatus.NEEDS_REVIEW:
+            raise NothingToReturn("the gateway confirms no money that could be returned")
         return _answer(200, payment)
 
     return await once(
@@ -250,14 +261,6 @@ def _renewed(claimed: PaymentOrder, new: PaymentOrder, claim: Claim) -> PaymentO
 
 
 def _decision(decided: ReviewPayment, caller: Caller) -> ReviewDecision:
-    if decided.action is ReviewAction.RETURN:
-        raise RequestRefused(
-            409,
-            "return_not_available",
-            "money cannot be returned through this deployment yet; return it at the gateway, then"
-            " decide with close",
-            param="action",
-        )
     if decided.gateway_number is not None and decided.action is not ReviewAction.RETRY:
         raise InvalidRequest("gateway_number is evidence for retry alone", param="gateway_number")
     return ReviewDecision(

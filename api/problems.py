@@ -24,6 +24,7 @@ from billing.errors import (
     BillingError,
     IdempotencyKeyReused,
     InvalidRequest,
+    NothingToReturn,
     PaymentNotCancelable,
     PaymentNotFound,
     PaymentNotRefundable,
@@ -44,6 +45,7 @@ _STATUS_OF: Final[tuple[tuple[type[BillingError], int], ...]] = (
     (PaymentNotRefundable, 409),
     (RefundExceedsPayment, 409),
     (PaymentNotUnderReview, 409),
+    (NothingToReturn, 409),
 )
 _PARAM_LENGTH: Final = 64
 

@@ -23,7 +23,7 @@ from billing.identifiers import PAYMENT_ID_PATTERN, REFUND, is_refund_id, make_i
 from billing.messages import Command, RefundRequest
 from billing.money import AmountMinor
 from billing.payment import Payment, PaymentStatus
-from billing.refund import Refund
+from billing.refund import LONGEST_REASON, Refund
 from storage.claims import Claim
 
 router = APIRouter(tags=["refunds"])
@@ -37,7 +37,7 @@ class CreateRefund(StrictInput):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(
         default=None, description="If given, it must be the payment's own"
     )
-    reason: Annotated[FreeText, Field(min_length=1, max_length=80)]
+    reason: Annotated[FreeText, Field(min_length=1, max_length=LONGEST_REASON)]
 
 
 INPUTS: Final[list[type[BaseModel]]] = [CreateRefund]

@@ -34,9 +34,39 @@ async def refunded_within_bounds(evidence: Evidence) -> list[Finding]:
                 "stop refunds of this payment and compare it with the gateway's own list",
             )
         )
+    findings += await _unapplied_goes_back(evidence)
     findings += await _reserved_within_bounds(evidence)
     findings += await _ledger_against_refunds(evidence)
     return findings + await _refunds_against_gateways(evidence)
+
+
+async def _unapplied_goes_back(evidence: Evidence) -> list[Finding]:
+    """Money that no payment waited for is returned, on its way back, or called to attention."""
+    return [
+        Finding(
+            4,
+            row["payment_id"],
+            f"attempt {row['attempt']} brought {row['amount_minor']} {row['currency']} that did not"
+            " pay for it, and nothing gives them back",
+            f"`everbill review decide {row['payment_id']} return --reason …`",
+        )
+        for row in await evidence.rows(
+            """
+            SELECT receipts.payment_id, receipts.attempt, receipts.amount_minor, receipts.currency
+            FROM receipts
+            WHERE NOT receipts.kept
+              AND NOT EXISTS (
+                  SELECT 1 FROM refunds
+                  WHERE refunds.payment_id = receipts.payment_id
+                    AND refunds.attempt = receipts.attempt AND refunds.status <> 'failed')
+              AND NOT EXISTS (
+                  SELECT 1 FROM attention
+                  WHERE attention.payment_id = receipts.payment_id
+                    AND attention.reason IN ('unapplied_receipt', 'return_failed')
+                    AND attention.resolved_at IS NULL)
+            """
+        )
+    ]
 
 
 async def _reserved_within_bounds(evidence: Evidence) -> list[Finding]:

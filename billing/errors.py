@@ -12,6 +12,7 @@ BillingError
 ├── RefundNotFound            no such refund
 ├── PaymentNotCancelable      it ended in another way
 ├── PaymentNotUnderReview     a review decision for a payment nobody parked
+├── NothingToReturn           no money came in that is not kept, on its way back or returned
 ├── IdempotencyKeyReused      the key was used for another request
 └── GatewayError              what a call to a gateway can come to, apart from an answer
     ├── OutcomeUnknown        nobody knows whether it took effect; ask under the same number
@@ -81,6 +82,10 @@ class PaymentNotCancelable(BillingError):
 
 class PaymentNotUnderReview(BillingError):
     code = "payment_not_under_review"
+
+
+class NothingToReturn(BillingError):
+    code = "nothing_to_return"
 
 
 class IdempotencyKeyReused(BillingError):

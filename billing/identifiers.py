@@ -70,6 +70,24 @@ def parse_attempt_number(number: str) -> tuple[str, int] | None:
     return match[1], attempt
 
 
+def return_id(payment_id: str, attempt: int, turn: int = 1) -> str:
+    """The id of the refund by which an attempt's money goes back, there being no payment for it.
+
+    One attempt has one, whoever makes it and however often; `turn` counts those after failed
+    ones. Its time is the payment's.
+    """
+    text = f"{payment_id}:{attempt:02d}:return:{turn:02d}"
+    entropy = hashlib.sha256(text.encode()).digest()[:10]
+    return make_id(REFUND, _milliseconds_of(payment_id), entropy)
+
+
+def _milliseconds_of(object_id: str) -> int:
+    number = 0
+    for character in object_id.rpartition("_")[2]:
+        number = number << 5 | _ALPHABET.index(character)
+    return number >> 80
+
+
 def gateway_key(payment_id: str, attempt: int, step: str) -> str:
     """The idempotency key of one step of one attempt, such as `pay_…:01:open`."""
     return f"{payment_id}:{attempt:02d}:{step}"

@@ -57,23 +57,6 @@ class PaymentOrder(Message):
     polls: int = 0
 
 
-class Standing(Message):
-    """Where a payment stands after an activity: the record, and the attempts still alive.
-
-    `open_attempts` are those that may yet take money; the workflow ends when none is left.
-    `needs_attention` says that something about the payment waits for a person.
-    """
-
-    payment: Payment
-    open_attempts: tuple[int, ...] = ()
-    needs_attention: bool = False
-
-
-class OpenPayment(Message):
-    order: PaymentOrder
-    now: datetime
-
-
 class ReviewAction(StrEnum):
     RETRY = "retry"
     RETURN = "return"
@@ -91,6 +74,47 @@ class ReviewDecision(Message):
     reason: str
     reviewed_by: str
     gateway_number: str | None = None
+
+
+class RefundRequest(Message):
+    """What is to be given back; the input of `Refund`.
+
+    `attempt` is the receipt's, None for the one that paid for the payment; `amount_minor` None is
+    all that is left of it. `user_id` is the payment's own, `gateway` and `currency` the receipt's.
+    `review` is the operator's decision, where it was one.
+    """
+
+    refund_id: str
+    payment_id: str
+    application: str
+    user_id: str
+    gateway: GatewayName
+    currency: str
+    amount_minor: int | None = None
+    attempt: int | None = None
+    cause: RefundCause = RefundCause.REQUESTED
+    reason: str
+    created_at: datetime
+    review: ReviewDecision | None = None
+
+
+class Standing(Message):
+    """Where a payment stands after an activity: the record, and the attempts still alive.
+
+    `open_attempts` are those that may yet take money; the workflow ends when none is left.
+    `needs_attention` says that something about the payment waits for a person. `returns` are the
+    refunds of money it did not wait for, as long as they have not ended.
+    """
+
+    payment: Payment
+    open_attempts: tuple[int, ...] = ()
+    needs_attention: bool = False
+    returns: tuple[RefundRequest, ...] = ()
+
+
+class OpenPayment(Message):
+    order: PaymentOrder
+    now: datetime
 
 
 class SettlePayment(Message):
@@ -157,26 +181,6 @@ class Command(Message):
 class AfterInput(Message):
     payment_id: str
     gateway: GatewayName
-
-
-class RefundRequest(Message):
-    """What is to be given back; the input of `Refund`.
-
-    `attempt` is the receipt's, None for the one that paid for the payment; `amount_minor` None is
-    all that is left of it. `user_id`, `gateway` and `currency` are the payment's own.
-    """
-
-    refund_id: str
-    payment_id: str
-    application: str
-    user_id: str
-    gateway: GatewayName
-    currency: str
-    amount_minor: int | None = None
-    attempt: int | None = None
-    cause: RefundCause = RefundCause.REQUESTED
-    reason: str
-    created_at: datetime
 
 
 class RefundStanding(Message):

@@ -40,6 +40,10 @@ def sources_of(target: RefundStatus) -> frozenset[RefundStatus]:
     return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)
 
 
+LONGEST_REASON: Final = 80
+"""Characters: what WeChat Pay takes of a refund's reason."""
+
+
 class RefundCause(StrEnum):
     """REQUESTED by the application; RETURNED by ourselves: no payment waited for the money."""
 

@@ -8,17 +8,13 @@ import typer
 from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.resumption import Resumption
 from billing.cards import contains_card_number
-from billing.errors import BillingError, PaymentNotFound, PaymentNotUnderReview
+from billing.errors import BillingError, NothingToReturn, PaymentNotFound, PaymentNotUnderReview
 from billing.messages import ReviewAction, ReviewDecision
 from billing.payment import Payment, PaymentStatus
 from cli.session import Session, run
 from workflows.payment import PaymentWorkflow
-
-_RETURN_NEEDS_REFUNDS: Final = (
-    "`return` needs refunds, which this version does not have yet: send the money back at the"
-    " gateway, then `close`"
-)
 
 _LONGEST_REASON: Final = 500
 # Asking the gateway again may take a minute, where it does not answer.
@@ -53,10 +49,8 @@ def decide(
         str | None, typer.Option(help="The gateway's own number of the payment, as evidence.")
     ] = None,
 ) -> None:
-    """Decide on a parked payment: `retry` asks the gateway again, `close` ends it as failed."""
-    if action is ReviewAction.RETURN:
-        typer.echo(f"everbill review: {_RETURN_NEEDS_REFUNDS}", err=True)
-        raise typer.Exit(1)
+    """Decide on a parked payment: `retry` asks the gateway again, `close` ends it as failed,
+    `return` sends back what came in."""
     if gateway_number is not None and action is not ReviewAction.RETRY:
         raise typer.BadParameter("it is evidence for `retry` alone", param_hint="--gateway-number")
     decision = ReviewDecision(
@@ -71,11 +65,18 @@ def decide(
             record = await work.payments.find(payment_id)
         if record is None:
             raise PaymentNotFound(f"there is no payment {payment_id}")
+        if action is ReviewAction.RETURN and record.payment.status.is_terminal:
+            resumption = Resumption(session.client, session.database)
+            for refund_id in await resumption.give_back(payment_id, decision):
+                typer.echo(f"{refund_id} gives it back.")
+            return True
         if record.payment.status is not PaymentStatus.NEEDS_REVIEW:
             raise PaymentNotUnderReview(
                 f"{payment_id} is {record.payment.status.value}: nobody has to decide on it"
             )
         payment = await _decided(session, payment_id, decision)
+        if action is ReviewAction.RETURN and payment.status is PaymentStatus.NEEDS_REVIEW:
+            raise NothingToReturn("the gateway confirms no money that could be returned")
         typer.echo(f"{payment_id} is now {payment.status.value}.")
         return True
 

@@ -260,17 +260,27 @@ class WebhookVerifier(Protocol):
         """The answer to a message we did not take, in the gateway's own form."""
 
 
+class ReceiptMismatch(AnswerUntrusted):
+    """Our order was paid with other money than it asked for; a person may have it returned."""
+
+    def __init__(self, reason: str, detail: str, receipt: Receipt) -> None:
+        super().__init__(reason, detail)
+        self.receipt = receipt
+
+
 def check_receipt(order: Order, receipt: Receipt) -> Receipt:
-    """The receipt itself, if it is the money the order asked for; AnswerUntrusted if not."""
+    """The receipt itself, if it is the money the order asked for; ReceiptMismatch if not."""
     if receipt.currency != order.currency:
-        raise AnswerUntrusted(
+        raise ReceiptMismatch(
             "currency_mismatch",
             f"{order.number} asks for {order.currency}, the gateway reports {receipt.currency}",
+            receipt,
         )
     if receipt.amount_minor != order.amount_minor:
-        raise AnswerUntrusted(
+        raise ReceiptMismatch(
             "amount_mismatch",
             f"{order.number} asks for {order.amount_minor} {order.currency} in minor units, "
             f"the gateway reports {receipt.amount_minor}",
+            receipt,
         )
     return receipt

@@ -60,6 +60,12 @@ class PaymentRecord:
     def open_attempts(self) -> tuple[AttemptRecord, ...]:
         return tuple(one for one in self.attempts if one.state is AttemptState.OPEN)
 
+    @property
+    def has_unapplied_receipt(self) -> bool:
+        """Whether money came in that did not pay for the payment."""
+        paid = sum(one.state is AttemptState.PAID for one in self.attempts)
+        return paid > (self.payment.status is PaymentStatus.SUCCEEDED)
+
     def attempt(self, number: int) -> AttemptRecord:
         return next(one for one in self.attempts if one.attempt == number)
 

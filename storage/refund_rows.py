@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from billing.identifiers import attempt_number
+from billing.messages import RefundRequest
 from billing.payment import Failure, GatewayName, Review
 from billing.refund import Refund, RefundCause, RefundStatus
 
@@ -27,6 +28,24 @@ class RefundRecord:
     payment_number: str
     payment_reference: str
     paid_minor: int
+
+
+def request_of(record: RefundRecord, user_id: str) -> RefundRequest:
+    """What the refund's workflow is started with, once it is reserved."""
+    refund = record.refund
+    return RefundRequest(
+        refund_id=refund.id,
+        payment_id=refund.payment_id,
+        application=record.application,
+        user_id=user_id,
+        gateway=refund.gateway,
+        currency=refund.currency,
+        amount_minor=refund.amount,
+        attempt=record.attempt,
+        cause=refund.cause,
+        reason=refund.reason,
+        created_at=refund.created_at,
+    )
 
 
 def refund_event_data_of(row: RowMapping) -> dict[str, Any]:

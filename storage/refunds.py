@@ -339,6 +339,12 @@ def _require_refundable(
             f"no money {which} came in for payment {payment_id}: there is nothing to refund",
             param="payment_id",
         )
+    if cause is RefundCause.RETURNED and basis["kept"]:
+        raise PaymentNotRefundable(
+            f"the money of attempt {basis['attempt']} paid for payment {payment_id}: it is not"
+            " returned but refunded",
+            param="payment_id",
+        )
     if cause is RefundCause.REQUESTED and not basis["kept"]:
         raise PaymentNotRefundable(
             f"the money of attempt {attempt} did not pay for payment {payment_id}: it is not"

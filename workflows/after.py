@@ -18,6 +18,7 @@ from billing.messages import (
 from runtime import attributes
 from runtime.queues import gateway_queue
 from workflows import policies
+from workflows.returns import start_returns
 
 
 @workflow.defn(name=AFTER_WORKFLOW)
@@ -47,6 +48,7 @@ class PaymentAfterWorkflow:
                 retry_policy=policies.UNKNOWN_OUTCOME,
             )
             self._answered = heard
+            await start_returns(standing.returns)
             if self._asked == self._answered:
                 break
         if standing.needs_attention:

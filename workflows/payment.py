@@ -41,6 +41,7 @@ from billing.payment import Payment, PaymentStatus
 from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from workflows import policies
+from workflows.returns import start_returns
 
 _CANCELED_IN_TEMPORAL: Final = ReviewDecision(
     action=ReviewAction.CLOSE,
@@ -88,6 +89,7 @@ class PaymentWorkflow:
                 await self._await_review()
             else:
                 await self._await_news()
+        await self._return_unapplied()
         while self._is_watched:
             await self._watch()
             await workflow.wait_condition(workflow.all_handlers_finished)
@@ -229,8 +231,10 @@ class PaymentWorkflow:
                 self._watches += 1
             if self._has_unheard:
                 await self._settle(thorough=True)
+            await self._return_unapplied()
             if self._open_attempts:
                 await self._close(None)
+                await self._return_unapplied()
             if self._watches == len(policies.WATCH_DELAYS) and self._open_attempts:
                 await self._flag_undead()
 
@@ -313,6 +317,10 @@ class PaymentWorkflow:
                 retry_policy=policies.RECORD,
             )
         )
+
+    async def _return_unapplied(self) -> None:
+        if self._standing is not None:
+            await start_returns(self._standing.returns)
 
     async def _flag_undead(self) -> None:
         await workflow.execute_activity_method(

@@ -195,6 +195,7 @@ class StripeGateway:
         state = state_of(intent.status)
         error = intent.last_payment_error
         if state is not ObservedState.PAID:
+            self._check_terms(order, intent)
             return Observation(
                 state=state,
                 status=intent.status,
@@ -234,6 +235,8 @@ class StripeGateway:
                 "merchant_mismatch",
                 f"{intent.id} is not of the mode (test or live) of EVERBILL_STRIPE_SECRET_KEY",
             )
+
+    def _check_terms(self, order: Order, intent: IntentView) -> None:
         if intent.currency != order.currency.lower():
             raise AnswerUntrusted(
                 "currency_mismatch",

@@ -49,6 +49,7 @@ class ScriptedGateway:
     def __init__(self) -> None:
         self.states: dict[int, ObservedState] = {}
         self.amounts: dict[int, int] = {}
+        self.paid_at = NOW
         self.opened: list[str] = []
         self.closed: list[str] = []
         self.refunds: dict[str, RefundObservation | Exception] = {}
@@ -70,7 +71,10 @@ class ScriptedGateway:
             receipt = check_receipt(
                 order,
                 Receipt(
-                    f"trade_{order.number}", self.amounts.get(order.attempt, AMOUNT), "CNY", NOW
+                    f"trade_{order.number}",
+                    self.amounts.get(order.attempt, AMOUNT),
+                    "CNY",
+                    self.paid_at,
                 ),
             )
         return Observation(state, state.value.upper(), receipt=receipt)

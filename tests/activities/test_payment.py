@@ -19,6 +19,7 @@ from billing.messages import (
     Standing,
 )
 from billing.payment import AttemptState, Failure, GatewayName, PaymentStatus
+from billing.refund import RefundCause
 from gateways.gateway import AlreadyOrdered, ObservedState, OpenOutcome, Order, Refused
 from storage.database import Database
 from storage.payments import PaymentRecord
@@ -28,6 +29,7 @@ from tests.activities.scripted import AMOUNT, NOW, ScriptedGateway, order
 ORDER = order()
 PAYMENT_ID = ORDER.payment_id
 RETRY = ReviewDecision(action=ReviewAction.RETRY, reason="checked", reviewed_by="key_1")
+RETURN = ReviewDecision(action=ReviewAction.RETURN, reason="not ours", reviewed_by="key_1")
 CLOSE = ReviewDecision(action=ReviewAction.CLOSE, reason="lost", reviewed_by="key_1")
 
 
@@ -200,13 +202,50 @@ class TestSettle:
         desk.gateway.states = {1: ObservedState.PAID, 2: ObservedState.PAID}
         standing = await desk.settle()
         assert standing.payment.status is PaymentStatus.SUCCEEDED
-        assert standing.needs_attention
+        assert not standing.needs_attention
+        [unkept] = [receipt for receipt in await desk.receipts() if not receipt.kept]
+        [back] = standing.returns
+        assert (back.attempt, back.amount_minor) == (unkept.attempt, AMOUNT)
+        assert back.cause is RefundCause.RETURNED
+        assert (await desk.settle(thorough=True)).returns == standing.returns
         assert sorted(receipt.kept for receipt in await desk.receipts()) == [False, True]
         assert await desk.balances() == {
             "gateway_clearing:alipay": 2 * AMOUNT,
             "revenue": -AMOUNT,
             "unapplied_receipts:alipay": -AMOUNT,
         }
+
+    @pytest.mark.parametrize("taken", [AMOUNT - 1, AMOUNT + 1])
+    async def test_other_money_than_was_asked_for_is_returned_by_a_person(
+        self, desk: Desk, taken: int
+    ) -> None:
+        await desk.open()
+        desk.gateway.amounts[1] = taken
+        desk.gateway.states[1] = ObservedState.PAID
+        parked = await desk.settle()
+        assert parked.payment.status is PaymentStatus.NEEDS_REVIEW
+        assert await desk.receipts() == []
+        standing = await desk.settle(review=RETURN)
+        assert standing.payment.status is PaymentStatus.FAILED
+        assert standing.payment.failure is not None
+        assert standing.payment.failure.code == "returned_by_operator"
+        assert standing.open_attempts == ()
+        assert [(back.attempt, back.amount_minor) for back in standing.returns] == [(1, taken)]
+        assert await desk.waiting() == []
+        assert await desk.balances() == {
+            "gateway_clearing:alipay": taken,
+            "unapplied_receipts:alipay": -taken,
+        }
+
+    async def test_too_late_to_be_returned_calls_for_a_person(self, desk: Desk) -> None:
+        await desk.open()
+        await desk.close(PaymentStatus.CANCELED)
+        desk.gateway.states[1] = ObservedState.PAID
+        desk.gateway.paid_at = NOW - timedelta(days=366)
+        late = await desk.settle(thorough=True)
+        assert late.returns == ()
+        assert late.needs_attention
+        assert await desk.waiting() == ["unapplied_receipt"]
 
     @pytest.mark.parametrize("state", [ObservedState.ABSENT, ObservedState.PENDING])
     async def test_nothing_yet_changes_nothing(self, desk: Desk, state: ObservedState) -> None:
@@ -295,7 +334,8 @@ class TestClose:
         late = await desk.close(None)
         assert late.payment.status is PaymentStatus.CANCELED
         assert late.open_attempts == ()
-        assert await desk.waiting() == ["unapplied_receipt"]
+        assert await desk.waiting() == []
+        assert [(back.attempt, back.amount_minor) for back in late.returns] == [(1, AMOUNT)]
         assert await desk.balances() == {
             "gateway_clearing:alipay": AMOUNT,
             "unapplied_receipts:alipay": -AMOUNT,

@@ -120,11 +120,11 @@ async def test_a_review_of_a_payment_nobody_parked_is_a_conflict_for_good(shop: 
     assert (await shop.get(f"/{payment['id']}")).json()["status"] == "needs_review"
 
 
-async def test_money_cannot_be_returned_yet(shop: Shop) -> None:
+async def test_nothing_is_returned_that_the_gateway_does_not_confirm(shop: Shop) -> None:
     payment = await parked(shop)
     answer = await shop.post(f"/{payment['id']}/review", {"action": "return", "reason": "unasked"})
     assert answer.status_code == 409
-    assert answer.json()["code"] == "return_not_available"
+    assert answer.json()["code"] == "nothing_to_return"
     assert (await shop.get(f"/{payment['id']}")).json()["status"] == "needs_review"
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from activities.returns import set_aside
 from audit.evidence import Charge
 from billing.messages import PaymentOrder
 from billing.payment import (
@@ -13,6 +14,7 @@ from billing.payment import (
     QrCode,
     Review,
 )
+from gateways.gateway import Receipt
 from storage.database import Database, UnitOfWork
 from storage.inbox import InboxOutcome
 from storage.ledger import Posting
@@ -178,9 +180,10 @@ async def _receive(
             order.payment_id, PaymentStatus.SUCCEEDED, paid_at=LONG_AGO, now=LONG_AGO
         )
     else:
-        await work.events.append(
-            order.payment_id, order.application, "payment.receipt_unapplied", {}, LONG_AGO
+        receipt = Receipt(
+            f"{order.payment_id}/{attempt}", order.amount_minor, order.currency, LONG_AGO
         )
+        await set_aside(work, found, found.attempt(attempt), receipt, LONG_AGO)
     truth.taken.append(
         Charge(
             gateway=order.gateway,

@@ -49,7 +49,7 @@ class TestTakenOnce:
         self, broken: Broken, clean: CleanRecord, plant: Plant
     ) -> None:
         plant(f"UPDATE receipts SET kept = false WHERE payment_id = '{clean.paid}'")
-        assert await broken() == [(1, clean.paid), (2, clean.paid)]
+        assert await broken() == [(1, clean.paid), (2, clean.paid), (4, clean.paid)]
 
     async def test_a_canceled_payment_that_kept_one(
         self, broken: Broken, clean: CleanRecord, plant: Plant
@@ -137,7 +137,7 @@ class TestRecordedOnce:
             f"UPDATE payment_attempts SET state = 'dead' WHERE payment_id = '{clean.late}'",
         )
         clean.truth.taken.remove(clean.truth.charge_of(clean.late))
-        assert await broken() == [(2, clean.late)]
+        assert await broken() == [(2, clean.late), (4, clean.late)]
 
     async def test_a_receipt_posted_twice(
         self, broken: Broken, clean: CleanRecord, plant: Plant
@@ -304,6 +304,21 @@ class TestRefundedWithinBounds:
                         Posting(clearing, -posted_minor, charge.currency),
                     ],
                 )
+
+    async def test_money_that_nobody_waited_for_stays_with_us(
+        self, broken: Broken, clean: CleanRecord, plant: Plant
+    ) -> None:
+        plant(f"DELETE FROM refunds WHERE payment_id = '{clean.late}'")
+        assert await broken() == [(4, clean.late)]
+
+    async def test_a_return_that_failed_calls_for_a_person(
+        self, broken: Broken, clean: CleanRecord, plant: Plant, database: Database
+    ) -> None:
+        plant(f"UPDATE refunds SET status = 'failed' WHERE payment_id = '{clean.late}'")
+        assert await broken() == [(4, clean.late)]
+        async with database.begin() as work:
+            await work.attention.raise_(clean.late, "return_failed", "refused", datetime.now(UTC))
+        assert await broken() == []
 
     async def test_the_record_refunded_what_was_never_captured(
         self, broken: Broken, clean: CleanRecord, plant: Plant

@@ -248,7 +248,6 @@ class TestReview:
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
-            (("return", "--reason", "give it back"), "needs refunds"),
             (("retry",), "--reason"),
             (("retry", "--reason", " "), "printable characters"),
             (("retry", "--reason", "x" * 501), "printable characters"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from billing.refund import RefundCause, RefundStatus
 from storage.tables import events, payments, webhook_inbox
 from tests.fixtures.house import ENDED, House
 
@@ -77,6 +78,26 @@ async def until_receipt(house: House, payment_id: str) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not await house.receipts(payment_id):
             await asyncio.sleep(0.1)
+
+
+async def until_returned(house: House, payment_id: str) -> None:
+    """Every receipt that was not kept has gone back in full, and the gateway says so too."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            unkept = {one.attempt for one in await house.receipts(payment_id) if not one.kept}
+            async with house.database.begin() as work:
+                refunds = await work.refunds.of_payment(payment_id)
+            returned = {
+                one.attempt
+                for one in refunds
+                if one.refund.status is RefundStatus.SUCCEEDED
+                and one.refund.cause is RefundCause.RETURNED
+            }
+            if unkept and unkept == returned:
+                break
+            await asyncio.sleep(0.1)
+    for charge in await house.charges(payment_id):
+        assert charge["refunded"] == (charge["amount"] if charge["attempt"] in unkept else 0)
 
 
 async def attention_to(house: House, payment_id: str) -> list[str]:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from billing.payment import GatewayName
+from billing.payment import Failure, GatewayName
 from gateways.gateway import (
     Gateway,
     Observation,
@@ -12,6 +12,7 @@ from gateways.gateway import (
     Order,
     RefundObservation,
     RefundOrder,
+    RefundState,
 )
 from tests.fixtures.house import House
 
@@ -55,6 +56,26 @@ class AtTheBank(StandIn):
 
     async def close(self, order: Order) -> None:
         return
+
+
+class RefusesOneRefund(StandIn):
+    """The gateway refuses the first refund it is asked for, for good."""
+
+    refused: str | None = None
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        if self.refused in (None, order.number):
+            self.refused = order.number
+            return self._refusal
+        return await super().refund(order)
+
+    async def query_refund(self, order: RefundOrder) -> RefundObservation:
+        return self._refusal if order.number == self.refused else await super().query_refund(order)
+
+    @property
+    def _refusal(self) -> RefundObservation:
+        failure = Failure(code="refund_refused", message="this account gives nothing back")
+        return RefundObservation(RefundState.FAILED, "refused", failure=failure)
 
 
 class DiesOnce(StandIn):

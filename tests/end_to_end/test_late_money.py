@@ -1,4 +1,4 @@
-"""Money that comes when nobody waits for it any more, or comes twice: recorded apart, never lost.
+"""Money that comes when nobody waits for it any more, or comes twice: recorded apart, given back.
 
 Peers closed the order in their own rows alone, and lost what was paid for it later (Jeepay's late
 success on a closed order, v2board #313, dujiao-next #108); or had one order paid at two codes, and
@@ -16,9 +16,10 @@ from tests.end_to_end.outcomes import (
     events_of,
     until_delivered,
     until_receipt,
+    until_returned,
     until_status,
 )
-from tests.end_to_end.stand_ins import AtTheBank, standing_in
+from tests.end_to_end.stand_ins import AtTheBank, RefusesOneRefund, standing_in
 from tests.fixtures.house import ENDED, METHODS, House
 
 GATEWAYS = tuple(METHODS)
@@ -27,8 +28,8 @@ SPREAD_SECONDS = 1.2
 
 
 async def came_late(house: House, payment_id: str, status: str) -> None:
-    """One charge and one receipt, posted apart; the status stands, and a person is called."""
-    await until_receipt(house, payment_id)
+    """One charge and one receipt, posted apart and given back; the status stands."""
+    await until_returned(house, payment_id)
     await until_delivered(house, payment_id)
     assert len(await house.charges(payment_id)) == 1
     [receipt] = await house.receipts(payment_id)
@@ -37,9 +38,11 @@ async def came_late(house: House, payment_id: str, status: str) -> None:
     payment = await house.read(payment_id)
     assert (payment["status"], payment["paid_at"]) == (status, None)
     events = await events_of(house, payment_id)
-    assert events.count("payment.receipt_unapplied") == 1
+    told = [event for event in events if event.startswith("payment.receipt")]
+    assert told == ["payment.receipt_unapplied", "payment.receipt_returned"]
     assert "payment.succeeded" not in events
-    assert await attention_to(house, payment_id) == ["unapplied_receipt"]
+    assert payment["amount_refunded"] == 0
+    assert await attention_to(house, payment_id) == []
 
 
 async def test_paid_after_a_cancel_at_alipay(house: House) -> None:
@@ -97,8 +100,52 @@ async def test_two_codes_of_one_payment_are_both_paid(house: House) -> None:
     assert receipts == {1: False, 2: True}
     assert len(await house.charges(payment["id"])) == 2
     assert await house.postings(payment["id"]) == 2
-    assert (await house.read(payment["id"]))["status"] == "succeeded"
-    assert await attention_to(house, payment["id"]) == ["unapplied_receipt"]
+    await until_returned(house, payment["id"])
+    after = await house.read(payment["id"])
+    assert (after["status"], after["amount_refunded"]) == ("succeeded", 0)
+    assert await attention_to(house, payment["id"]) == []
+
+
+async def test_a_return_that_fails_is_tried_again_by_hand(house: House) -> None:
+    """The gateway refuses it for good: a person is called, and decides when to try again."""
+    payment = await house.create("alipay")
+    await house.command(payment["id"], "cancel")
+    with standing_in(house, RefusesOneRefund(house.gateways[GatewayName.ALIPAY])):
+        await house.pay(payment)
+        async with asyncio.timeout(60):
+            while await attention_to(house, payment["id"]) != ["return_failed"]:
+                await asyncio.sleep(0.1)
+    answer = await house.command(payment["id"], "review", action="return", reason="try again")
+    assert answer.status_code == 200, answer.text
+    await until_returned(house, payment["id"])
+    assert await attention_to(house, payment["id"]) == []
+    again = await house.command(payment["id"], "review", action="return", reason="once more")
+    assert (again.status_code, again.json()["code"]) == (409, "nothing_to_return")
+
+
+async def test_other_money_than_was_asked_for_goes_back_by_hand(house: House) -> None:
+    """The payment is parked and nothing posted; a person has what came in returned, and no more
+    or less than that."""
+    payment = await house.create("wechatpay")
+    await house.sandbox.fault("wechatpay", "query", "wrong_amount", reference=payment["id"])
+    await house.pay(payment)
+    await until_status(house, payment["id"], "needs_review")
+    answer = await house.command(payment["id"], "review", action="return", reason="not ours")
+    assert (answer.status_code, answer.json()["status"]) == (200, "failed")
+    assert answer.json()["failure"]["code"] == "returned_by_operator"
+    await until_returned(house, payment["id"])
+    assert await attention_to(house, payment["id"]) == []
+
+
+async def test_there_is_nothing_to_return(house: House) -> None:
+    """Of a payment that nobody paid, and of one whose money was kept."""
+    unpaid = await house.create("stripe")
+    await house.command(unpaid["id"], "cancel")
+    paid = await house.take("stripe")
+    for payment in (unpaid, paid):
+        answer = await house.command(payment["id"], "review", action="return", reason="give back")
+        assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_return")
+        assert (await house.read(payment["id"]))["amount_refunded"] == 0
 
 
 async def test_paid_in_the_second_in_which_it_expires(house: House) -> None:

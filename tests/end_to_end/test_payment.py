@@ -139,26 +139,6 @@ async def test_the_sweep_starts_what_is_not_running(house: House) -> None:
         await house.command(payment["id"], "cancel")
 
 
-async def test_money_after_the_end_is_recorded_apart(house: House) -> None:
-    """Alipay's QR stays payable after a cancel: nothing existed yet that could be closed."""
-    payment = await house.create("alipay")
-    canceled = await house.command(payment["id"], "cancel")
-    assert canceled.json()["status"] == "canceled"
-    await house.pay(payment)
-    async with asyncio.timeout(60):
-        while not await house.receipts(payment["id"]):
-            await asyncio.sleep(0.1)
-    [receipt] = await house.receipts(payment["id"])
-    assert not receipt.kept
-    assert (await house.read(payment["id"]))["status"] == "canceled"
-    assert "payment.receipt_unapplied" in await house.events(payment["id"])
-    async with house.database.begin() as work:
-        waiting = await work.attention.open(payment["id"])
-        balances = {each.account: each.balance_minor for each in await work.ledger.balances()}
-    assert [each.reason for each in waiting] == ["unapplied_receipt"]
-    assert balances["unapplied_receipts:alipay"] <= -2900
-
-
 async def test_nothing_readable_in_the_history(house: House) -> None:
     payment = await house.create("stripe", description="A very readable description")
     history = await house.client.get_workflow_handle(payment["id"]).fetch_history()
