@@ -26,6 +26,7 @@ from activities.housekeeping import Housekeeping
 from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
 from activities.resumption import Resumption
+from activities.switch import SwitchActivities
 from billing.errors import SettingError
 from billing.payment import GatewayName
 from gateways.gateway import Gateway
@@ -85,6 +86,7 @@ def build_workers(
 ) -> list[Worker]:
     """The workers of one role, wired and not yet running. `interceptors` act within our own."""
     payments = PaymentActivities(database, gateways)
+    switches = SwitchActivities(database, gateways)
     refunds = RefundActivities(database, gateways)
     workers: list[Worker] = []
     if role in ("all", "core"):
@@ -112,6 +114,7 @@ def build_workers(
                     payments.open,
                     payments.settle,
                     payments.close,
+                    switches.switch,
                     refunds.ask,
                     refunds.settle,
                 ],

@@ -66,7 +66,7 @@ async def record(
     state = _state_learned(
         answer, is_received=is_received, is_overdue=orders_expire and _is_overdue(order, now)
     )
-    await work.payments.set_attempt(
+    await work.attempts.set(
         payment_id,
         attempt,
         state=state,
@@ -250,7 +250,7 @@ async def _park(
     """
     payment_id, word = found.payment.id, f"untrusted: {reason}"
     is_ended = found.payment.status.is_terminal
-    await work.payments.set_attempt(payment_id, order.attempt, gateway_status=word, now=now)
+    await work.attempts.set(payment_id, order.attempt, gateway_status=word, now=now)
     if not is_ended:
         await work.payments.move(
             payment_id,

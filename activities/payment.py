@@ -5,16 +5,17 @@ numbers that never change, receipts are unique, and each status write names the 
 No transaction is open while a gateway is called.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Final
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities import observations, returns
+from activities import observations
 from activities.asking import asking
-from billing.errors import AnswerUntrusted, GatewayMisconfigured, InstructionsLost, PaymentNotFound
+from activities.placing import Placing, found, order_of
+from billing.errors import AnswerUntrusted, GatewayMisconfigured, InstructionsLost
 from billing.identifiers import MAX_ATTEMPT
 from billing.messages import (
     ClosePayment,
@@ -22,46 +23,39 @@ from billing.messages import (
     FlagPayment,
     OpenPayment,
     PaymentOrder,
-    RefundRequest,
     ReviewAction,
     ReviewDecision,
     SettlePayment,
     Standing,
 )
-from billing.payment import AttemptState, Failure, GatewayName, PaymentStatus
+from billing.payment import AttemptState, Failure, PaymentStatus
 from gateways.gateway import (
     AlreadyOrdered,
     Gateway,
     ObservedState,
     Opened,
-    OpenOutcome,
     Order,
     Refused,
 )
-from storage.database import Database, UnitOfWork
-from storage.payments import AttemptRecord, PaymentRecord
+from storage.payment_rows import AttemptRecord, PaymentRecord
 
 _REPLACEMENTS_PER_TRY: Final = 3
 
 
-class PaymentActivities:
-    """`gateways` are the ones switched on; a payment's own is among them or was switched off."""
-
-    def __init__(self, database: Database, gateways: Mapping[GatewayName, Gateway]) -> None:
-        self._database = database
-        self._gateways = gateways
+class PaymentActivities(Placing):
+    """What a payment's workflow has done, apart from a switch."""
 
     @activity.defn(name="payment.open")
     async def open(self, request: OpenPayment) -> Standing:
         """Write the row, place the order, store what the payer needs."""
-        async with self._database.single() as work:
+        async with self.database.single() as work:
             record = await work.payments.insert(request.order, request.now)
         for _ in range(_REPLACEMENTS_PER_TRY):
             if record.payment.status is not PaymentStatus.CREATED:
-                return await self._standing(record)
+                return await self.standing(record)
             attempt = record.attempts[-1]
             try:
-                outcome = await self._place(record, attempt)
+                outcome = await self.place(record, attempt)
             except InstructionsLost:
                 record = await self._replace(record, attempt, request.now)
                 continue
@@ -76,61 +70,64 @@ class PaymentActivities:
                 f"the instructions of {_REPLACEMENTS_PER_TRY} attempts in a row were lost",
                 type=InstructionsLost.code,
             )
-        return await self._standing(record)
+        return await self.standing(record)
 
     @activity.defn(name="payment.settle")
     async def settle(self, request: SettlePayment) -> Standing:
         """Ask what became of the attempts, and record it: receipt, status and event at once."""
-        record = await self._record(request.payment_id)
+        record = await self.record(request.payment_id)
         await self._audit(record, request.review, request.now)
         asked = {AttemptState.OPEN, AttemptState.DEAD} if request.thorough else {AttemptState.OPEN}
         observed = await _each_of(
-            (attempt for attempt in record.attempts if attempt.state in asked),
+            (
+                attempt
+                for attempt in record.attempts
+                if attempt.state in asked and attempt.gateway is request.gateway
+            ),
             lambda attempt: self._observe(record, attempt, request.now, request.review),
         )
-        return await self._standing(observed or record)
+        return await self.standing(observed or record)
 
     @activity.defn(name="payment.close")
     async def close(self, request: ClosePayment) -> Standing:
         """Query, close, query each open attempt; then end the payment, unless one has paid."""
         await self._insert_missing(request.order, request.now)
-        record = await self._record(request.payment_id)
+        record = await self.record(request.payment_id)
         await self._audit(record, request.review, request.now)
         closed = await _each_of(
-            record.open_attempts, lambda attempt: self._close_attempt(record, attempt, request)
+            (
+                attempt
+                for attempt in record.open_attempts
+                if attempt.gateway is request.gateway and attempt.attempt != request.spare
+            ),
+            lambda attempt: self._close_attempt(record, attempt, request),
         )
         if request.status is None:
-            return await self._standing(closed or record)
+            return await self.standing(closed or record)
         return await self._end(request.status, request)
 
     @activity.defn(name="payment.end")
     async def end(self, request: EndPayment) -> Standing:
         """Give the payment its final status, the gateway being out of reach."""
         await self._insert_missing(request.order, request.now)
-        await self._audit(await self._record(request.payment_id), request.review, request.now)
+        await self._audit(await self.record(request.payment_id), request.review, request.now)
         return await self._end(request.status, request)
 
     @activity.defn(name="payment.flag")
     async def flag(self, request: FlagPayment) -> None:
         """Put the payment on the list of those that wait for a person."""
-        async with self._database.begin() as work:
+        async with self.database.begin() as work:
             await work.attention.raise_(
                 request.payment_id, request.reason, request.detail, request.now
             )
 
     async def _end(self, status: PaymentStatus, request: ClosePayment | EndPayment) -> Standing:
-        async with self._database.begin() as work:
+        async with self.database.begin() as work:
             await observations.end(
                 work, request.payment_id, status, request.now, reviewed=request.review is not None
             )
-            return await self._standing(await _found(work, request.payment_id))
-
-    async def _place(self, record: PaymentRecord, attempt: AttemptRecord) -> OpenOutcome:
-        try:
-            with asking(record.order.gateway):
-                return await self._gateway(attempt.gateway).open(order_of(record, attempt))
-        except GatewayMisconfigured as problem:
-            return Refused(Failure(code=problem.code, message=problem.detail))
+            record = await found(work, request.payment_id)
+        return await self.standing(record)
 
     async def _store_outcome(
         self,
@@ -140,7 +137,7 @@ class PaymentActivities:
         now: datetime,
     ) -> PaymentRecord:
         payment_id = record.payment.id
-        async with self._database.begin() as work:
+        async with self.database.begin() as work:
             if isinstance(outcome, Opened):
                 await work.payments.record_opened(
                     payment_id,
@@ -150,13 +147,13 @@ class PaymentActivities:
                     now=now,
                 )
             else:
-                await work.payments.set_attempt(
+                await work.attempts.set(
                     payment_id, attempt.attempt, state=AttemptState.DEAD, now=now
                 )
                 await work.payments.move(
                     payment_id, PaymentStatus.FAILED, failure=outcome.failure, now=now
                 )
-            return await _found(work, payment_id)
+            return await found(work, payment_id)
 
     async def _replace(
         self, record: PaymentRecord, lost: AttemptRecord, now: datetime
@@ -164,7 +161,7 @@ class PaymentActivities:
         """Open under the next number. Nobody has the lost one's instructions, so no money is at
         risk; it is watched all the same until it is dead."""
         payment_id, following = record.payment.id, lost.attempt + 1
-        async with self._database.begin() as work:
+        async with self.database.begin() as work:
             if following > MAX_ATTEMPT:
                 await work.payments.move(
                     payment_id,
@@ -176,24 +173,24 @@ class PaymentActivities:
                     now=now,
                 )
             else:
-                await work.payments.add_attempt(
+                await work.attempts.replace(
                     payment_id, following, lost.gateway, lost.method, lost.expires_at, now
                 )
-            return await _found(work, payment_id)
+            return await found(work, payment_id)
 
     async def _close_attempt(
         self, record: PaymentRecord, attempt: AttemptRecord, request: ClosePayment
     ) -> PaymentRecord:
         async def observe(record: PaymentRecord) -> PaymentRecord:
             return await self._observe(
-                record, attempt, request.now, request.review, is_closing=request.status is not None
+                record, attempt, request.now, request.review, is_closing=True
             )
 
         record = await observe(record)
         if not record.is_open(attempt.attempt):
             return record
         with asking(attempt.gateway):
-            await self._gateway(attempt.gateway).close(order_of(record, attempt))
+            await self.gateway(attempt.gateway).close(order_of(record, attempt))
         return await observe(record)
 
     async def _observe(
@@ -206,13 +203,13 @@ class PaymentActivities:
         is_closing: bool = False,
     ) -> PaymentRecord:
         """Ask the gateway about one attempt and record its answer in one transaction."""
-        gateway = self._gateway(attempt.gateway)
+        gateway = self.gateway(attempt.gateway)
         answer = await _ask(
             gateway,
             order_of(record, attempt),
             evidence=review.gateway_number if review is not None else None,
         )
-        async with self._database.begin() as work:
+        async with self.database.begin() as work:
             await observations.record(
                 work,
                 payment_id=record.payment.id,
@@ -224,11 +221,11 @@ class PaymentActivities:
                 is_closing=is_closing,
                 is_returning=review is not None and review.action is ReviewAction.RETURN,
             )
-            return await _found(work, record.payment.id)
+            return await found(work, record.payment.id)
 
     async def _insert_missing(self, order: PaymentOrder | None, now: datetime) -> None:
         if order is not None:
-            async with self._database.single() as work:
+            async with self.database.single() as work:
                 await work.payments.insert(order, now)
 
     async def _audit(
@@ -236,7 +233,7 @@ class PaymentActivities:
     ) -> None:
         if review is None:
             return
-        async with self._database.begin() as work:
+        async with self.database.begin() as work:
             await work.reviews.record(
                 record.payment.id,
                 action=review.action,
@@ -245,30 +242,6 @@ class PaymentActivities:
                 gateway_number=review.gateway_number,
                 now=now,
             )
-
-    async def _record(self, payment_id: str) -> PaymentRecord:
-        async with self._database.single() as work:
-            return await _found(work, payment_id)
-
-    async def _standing(self, record: PaymentRecord) -> Standing:
-        returned: tuple[RefundRequest, ...] = ()
-        if record.has_unapplied_receipt:
-            async with self._database.single() as work:
-                returned = await returns.under_way(work, record)
-        return Standing(
-            payment=record.payment,
-            open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
-            needs_attention=record.needs_attention,
-            returns=returned,
-        )
-
-    def _gateway(self, name: GatewayName) -> Gateway:
-        gateway = self._gateways.get(name)
-        if gateway is None:
-            raise GatewayMisconfigured(
-                f"{name.value} is not configured on this worker: set its keys and restart it"
-            )
-        return gateway
 
 
 async def _each_of(
@@ -302,30 +275,3 @@ async def _ask(gateway: Gateway, order: Order, *, evidence: str | None) -> obser
         if evidence is None or answer.state is not ObservedState.ABSENT:
             return answer
     return await _ask(gateway, order, evidence=None)
-
-
-async def _found(work: UnitOfWork, payment_id: str) -> PaymentRecord:
-    record = await work.payments.find(payment_id)
-    if record is None:
-        raise PaymentNotFound(f"there is no row of payment {payment_id}")
-    return record
-
-
-def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:
-    """An attempt as its gateway is to know it: the same parameters at every repeat."""
-    order = record.order
-    return Order(
-        payment_id=order.payment_id,
-        attempt=attempt.attempt,
-        number=attempt.number,
-        amount_minor=order.amount_minor,
-        currency=order.currency,
-        method=attempt.method,
-        description=order.description,
-        user_id=order.user_id,
-        created_at=order.created_at,
-        expires_at=attempt.expires_at,
-        return_url=order.return_url,
-        payer=order.payer,
-        reference=attempt.reference,
-    )

@@ -24,7 +24,7 @@ from temporalio.workflow import UpdateMethodMultiParam
 
 from activities.refund import REFUSALS
 from api.problems import too_many_commands, unavailable
-from billing.errors import BillingError
+from billing.errors import BillingError, SwitchRefused, SwitchUnanswered
 from billing.identifiers import update_id
 from billing.messages import (
     Command,
@@ -248,8 +248,9 @@ def _starting_refund(
 
 
 def refusal_of(code: str | None, detail: str) -> BillingError | None:
-    """The refusal that a refund's workflow answered with, as it was first raised."""
-    return next((refusal(detail) for refusal in REFUSALS if refusal.code == code), None)
+    """The refusal that a workflow answered with, as it was first raised."""
+    refusals = (*REFUSALS, SwitchRefused, SwitchUnanswered)
+    return next((refusal(detail) for refusal in refusals if refusal.code == code), None)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from billing.errors import (
     MethodNotSupported,
 )
 from billing.identifiers import PAYMENT, make_id
-from billing.messages import PaymentOrder
+from billing.messages import PaymentOrder, SwitchOrder
 from billing.money import CURRENCIES, AmountMinor, CurrencyCode
 from billing.payment import GatewayName, NoAction, Payer, Payment, PaymentMethod, PaymentStatus
 from gateways.gateway import Capabilities
@@ -70,6 +70,9 @@ Seconds = Annotated[
     BeforeValidator(_whole),
 ]
 MetadataKey = Annotated[FreeText, Field(min_length=1, max_length=64)]
+ReturnUrl = Annotated[
+    str, Field(max_length=256, pattern=r"^https?://[^\s]+$"), AfterValidator(_web_address)
+]
 MetadataValue = Annotated[FreeText, Field(max_length=500)]
 
 
@@ -92,12 +95,9 @@ class CreatePayment(StrictInput):
     method: PaymentMethod
     description: Annotated[FreeText, Field(min_length=1, max_length=127)]
     payment_method_id: Annotated[str, Field(pattern=r"^pm_[0-9a-z]{26}$")] | None = None
-    return_url: (
-        Annotated[
-            str, Field(max_length=256, pattern=r"^https?://[^\s]+$"), AfterValidator(_web_address)
-        ]
-        | None
-    ) = Field(default=None, description="Where the gateway sends the payer back: https")
+    return_url: ReturnUrl | None = Field(
+        default=None, description="Where the gateway sends the payer back: https"
+    )
     payer: PayerInput | None = None
     expires_in_seconds: Seconds = Field(
         default=DEFAULT_LIFE_SECONDS,
@@ -106,6 +106,17 @@ class CreatePayment(StrictInput):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)] = Field(
         default_factory=dict
     )
+
+
+class SwitchInput(StrictInput):
+    """Another way to pay the same order; `return_url` and `payer` are those of the new way."""
+
+    gateway: GatewayName
+    method: PaymentMethod
+    return_url: ReturnUrl | None = Field(
+        default=None, description="Where the gateway sends the payer back: https"
+    )
+    payer: PayerInput | None = None
 
 
 class Offers:
@@ -138,16 +149,34 @@ class Offers:
             method=wanted.method,
             description=wanted.description,
             return_url=wanted.return_url,
-            payer=Payer(openid=wanted.payer.openid, client_ip=wanted.payer.client_ip)
-            if wanted.payer
-            else None,
+            payer=_payer(wanted.payer),
             metadata=wanted.metadata,
             created_at=now,
             expires_at=end,
         )
 
+    def switch(self, wanted: SwitchInput, payment: Payment, application: str) -> SwitchOrder:
+        """The command to have `payment` paid in another way. Raises InvalidRequest and its kin."""
+        self._check_way(wanted.gateway, wanted.method, payment.currency)
+        _check_payer(wanted.method, wanted.payer)
+        return SwitchOrder(
+            application=application,
+            gateway=wanted.gateway,
+            method=wanted.method,
+            return_url=wanted.return_url,
+            payer=_payer(wanted.payer),
+        )
+
     def _check(self, wanted: CreatePayment) -> None:
-        name, method = wanted.gateway, wanted.method
+        self._check_way(wanted.gateway, wanted.method, wanted.currency)
+        _check_payer(wanted.method, wanted.payer)
+        if wanted.payment_method_id is not None and wanted.method is not PaymentMethod.SAVED:
+            raise InvalidRequest(
+                "payment_method_id goes with the method saved alone", param="payment_method_id"
+            )
+        self._check_life(wanted)
+
+    def _check_way(self, name: GatewayName, method: PaymentMethod, currency: str) -> None:
         offered = self._capabilities.get(name)
         if offered is None:
             raise GatewayNotConfigured(
@@ -161,23 +190,12 @@ class Offers:
                 param="method",
             )
         taken = CURRENCIES if offered.currencies is None else offered.currencies
-        if wanted.currency not in taken:
+        if currency not in taken:
             words = "an ISO 4217 currency" if offered.currencies is None else ", ".join(taken)
-            raise CurrencyNotSupported(
-                f"{name} takes {words}, not {wanted.currency}", param="currency"
-            )
-        self._check_details(wanted)
+            raise CurrencyNotSupported(f"{name} takes {words}, not {currency}", param="currency")
 
-    def _check_details(self, wanted: CreatePayment) -> None:
-        method, payer = wanted.method, wanted.payer
-        if method is PaymentMethod.JSAPI and (payer is None or payer.openid is None):
-            raise InvalidRequest("jsapi needs the payer's openid", param="payer.openid")
-        if method is PaymentMethod.H5 and (payer is None or payer.client_ip is None):
-            raise InvalidRequest("h5 needs the payer's client_ip", param="payer.client_ip")
-        if wanted.payment_method_id is not None and method is not PaymentMethod.SAVED:
-            raise InvalidRequest(
-                "payment_method_id goes with the method saved alone", param="payment_method_id"
-            )
+    def _check_life(self, wanted: CreatePayment) -> None:
+        method = wanted.method
         least = (
             LEAST_SANDBOX_LIFE_SECONDS if self._is_sandbox(wanted.gateway) else LEAST_LIFE_SECONDS
         )
@@ -189,6 +207,17 @@ class Offers:
                 f"expires_in_seconds is {least} to {longest} for {wanted.gateway} {method}",
                 param="expires_in_seconds",
             )
+
+
+def _check_payer(method: PaymentMethod, payer: PayerInput | None) -> None:
+    if method is PaymentMethod.JSAPI and (payer is None or payer.openid is None):
+        raise InvalidRequest("jsapi needs the payer's openid", param="payer.openid")
+    if method is PaymentMethod.H5 and (payer is None or payer.client_ip is None):
+        raise InvalidRequest("h5 needs the payer's client_ip", param="payer.client_ip")
+
+
+def _payer(given: PayerInput | None) -> Payer | None:
+    return Payer(openid=given.openid, client_ip=given.client_ip) if given else None
 
 
 def unrecorded(order: PaymentOrder) -> Payment:

@@ -14,13 +14,14 @@ from api.context import context
 from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, once
 from api.lookup import CREATE, Found, find, name_payment
 from api.openapi import REPLAYED_HEADER, problems
-from api.orders import CreatePayment, FreeText
+from api.orders import CreatePayment, FreeText, SwitchInput
 from api.problems import RequestRefused, try_again, unavailable
 from api.queries import NoQuery, PaymentIdInPath
 from billing.errors import (
     InvalidRequest,
     NothingToReturn,
     PaymentNotCancelable,
+    PaymentNotSwitchable,
     PaymentNotUnderReview,
 )
 from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision
@@ -47,7 +48,7 @@ class ReviewPayment(StrictInput):
     )
 
 
-INPUTS: Final[list[type[BaseModel]]] = [CreatePayment, ReviewPayment, Nothing]
+INPUTS: Final[list[type[BaseModel]]] = [CreatePayment, SwitchInput, ReviewPayment, Nothing]
 
 
 @router.post(
@@ -154,6 +155,60 @@ async def cancel(
 
     return await once(
         request, caller, key, command="cancel", object_id=payment_id, message=b"{}", act=act
+    )
+
+
+@router.post(
+    "/{payment_id:payment}/switch",
+    response_model=Payment,
+    operation_id="switch_payment",
+    responses={
+        200: {"headers": REPLAYED_HEADER},
+        **_STILL_GOING,
+        **problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra=body_schema(SwitchInput) | header_parameter(required=True),
+)
+async def switch(
+    request: Request,
+    caller: Writer,
+    payment_id: PaymentIdInPath,
+    key: RequiredKey,
+    _: NoQuery,
+    wanted: Annotated[SwitchInput, Depends(json_body(SwitchInput))],
+) -> Response:
+    """Have a payment that nobody has paid yet paid in another way, at any gateway that takes its
+    currency. The old instructions are withdrawn; money that still comes by them goes back."""
+    found = await find(request, payment_id, caller.application)
+    order = context(request).offers.switch(wanted, found.payment, caller.application)
+
+    async def act(_: Claim | None) -> Answer:
+        payment: Payment | None = found.payment
+        if not found.payment.status.is_terminal:
+            payment = await _command(
+                request,
+                found,
+                PaymentWorkflow.switch,
+                order,
+                id_of("switch", caller.application, key),
+            )
+        if payment is None:
+            return _answer(202, (await find(request, payment_id, caller.application)).payment)
+        if payment.status is not PaymentStatus.REQUIRES_ACTION:
+            raise PaymentNotSwitchable(
+                f"the payment is {payment.status}; only one that waits for its payer can be paid in"
+                " another way"
+            )
+        return _answer(200, payment)
+
+    return await once(
+        request,
+        caller,
+        key,
+        command="switch",
+        object_id=payment_id,
+        message=order.model_dump_json().encode(),
+        act=act,
     )
 
 

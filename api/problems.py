@@ -28,9 +28,12 @@ from billing.errors import (
     PaymentNotCancelable,
     PaymentNotFound,
     PaymentNotRefundable,
+    PaymentNotSwitchable,
     PaymentNotUnderReview,
     RefundExceedsPayment,
     RefundNotFound,
+    SwitchRefused,
+    SwitchUnanswered,
 )
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -46,6 +49,9 @@ _STATUS_OF: Final[tuple[tuple[type[BillingError], int], ...]] = (
     (RefundExceedsPayment, 409),
     (PaymentNotUnderReview, 409),
     (NothingToReturn, 409),
+    (PaymentNotSwitchable, 409),
+    (SwitchRefused, 409),
+    (SwitchUnanswered, 503),
 )
 _PARAM_LENGTH: Final = 64
 

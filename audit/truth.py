@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from activities.payment import order_of
+from activities.placing import order_of
 from activities.refund import order_of as refund_order_of
 from audit.evidence import Charge
 from billing.errors import AnswerUntrusted, GatewayError, OutcomeUnknown

@@ -12,6 +12,9 @@ BillingError
 ├── RefundNotFound            no such refund
 ├── PaymentNotCancelable      it ended in another way
 ├── PaymentNotUnderReview     a review decision for a payment nobody parked
+├── PaymentNotSwitchable      its payer is not waited for (any more)
+├── SwitchRefused             the gateway that was to be switched to will not take the order
+├── SwitchUnanswered          it gave no answer; the old way to pay stays open
 ├── NothingToReturn           no money came in that is not kept, on its way back or returned
 ├── IdempotencyKeyReused      the key was used for another request
 └── GatewayError              what a call to a gateway can come to, apart from an answer
@@ -82,6 +85,18 @@ class PaymentNotCancelable(BillingError):
 
 class PaymentNotUnderReview(BillingError):
     code = "payment_not_under_review"
+
+
+class PaymentNotSwitchable(BillingError):
+    code = "payment_not_switchable"
+
+
+class SwitchRefused(BillingError):
+    code = "switch_refused"
+
+
+class SwitchUnanswered(BillingError):
+    code = "switch_unanswered"
 
 
 class NothingToReturn(BillingError):

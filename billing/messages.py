@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from billing.payment import (
     AttemptState,
+    Failure,
     GatewayName,
     Payer,
     Payment,
@@ -101,13 +102,18 @@ class RefundRequest(Message):
 class Standing(Message):
     """Where a payment stands after an activity: the record, and the attempts still alive.
 
-    `open_attempts` are those that may yet take money; the workflow ends when none is left.
+    `open_attempts` are those that may yet take money, at `open_gateways`; the workflow ends when
+    none is left. `gateways` are those of all attempts. `refusal` is why the gateway would not open
+    the attempt that was to take the place of the payment's own.
     `needs_attention` says that something about the payment waits for a person. `returns` are the
     refunds of money it did not wait for, as long as they have not ended.
     """
 
     payment: Payment
     open_attempts: tuple[int, ...] = ()
+    open_gateways: tuple[GatewayName, ...] = ()
+    gateways: tuple[GatewayName, ...] = ()
+    refusal: Failure | None = None
     needs_attention: bool = False
     returns: tuple[RefundRequest, ...] = ()
 
@@ -117,8 +123,28 @@ class OpenPayment(Message):
     now: datetime
 
 
+class SwitchOrder(Message):
+    """The application's command to have a payment paid in another way. `return_url` and `payer`
+    are the new way's own."""
+
+    application: str
+    gateway: GatewayName
+    method: PaymentMethod
+    return_url: str | None = None
+    payer: Payer | None = None
+
+
+class SwitchPayment(Message):
+    """Place an attempt that takes the place of the payment's own, `replaces`, once it is open."""
+
+    payment_id: str
+    order: SwitchOrder
+    replaces: int
+    now: datetime
+
+
 class SettlePayment(Message):
-    """Ask the gateway what became of the open attempts, and record it.
+    """Ask the gateway what became of the open attempts there, and record it.
 
     `thorough` asks about dead ones as well. A parked payment stays as it is, unless this is an
     operator's `review`.
@@ -132,10 +158,11 @@ class SettlePayment(Message):
 
 
 class ClosePayment(Message):
-    """Query, close, query each open attempt; then give the payment `status` if none has paid.
+    """Query, close, query each open attempt at the gateway, apart from the one to `spare`; then
+    give the payment `status` if none has paid.
 
-    With `status` None the payment has ended already and only its attempts are watched. `order`
-    is given where the row may not have been written yet.
+    With `status` None only the attempts are closed: the payment has ended already, or goes on by
+    another one. `order` is given where the row may not have been written yet.
     """
 
     payment_id: str
@@ -144,6 +171,7 @@ class ClosePayment(Message):
     now: datetime
     review: ReviewDecision | None = None
     order: PaymentOrder | None = None
+    spare: int | None = None
 
 
 class EndPayment(Message):
@@ -260,4 +288,6 @@ __all__ = [
     "SettlePayment",
     "SettleRefund",
     "Standing",
+    "SwitchOrder",
+    "SwitchPayment",
 ]

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from billing.errors import SettingError
 from runtime.cipher import Cipher
+from storage.attempts import Attempts
 from storage.attention import Attention
 from storage.claims import Claims
 from storage.events import Events
@@ -59,7 +60,11 @@ class UnitOfWork:
 
     @cached_property
     def payments(self) -> Payments:
-        return Payments(self.connection, self.cipher, self.events)
+        return Payments(self.connection, self.cipher, self.events, self.attempts)
+
+    @cached_property
+    def attempts(self) -> Attempts:
+        return Attempts(self.connection, self.cipher)
 
     @cached_property
     def receipts(self) -> Receipts:

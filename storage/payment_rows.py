@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import RowMapping
 
 from billing.messages import PaymentOrder
@@ -15,6 +15,7 @@ from billing.payment import (
     GatewayName,
     NextAction,
     NoAction,
+    Payer,
     Payment,
     PaymentMethod,
     PaymentStatus,
@@ -29,10 +30,20 @@ NEEDS_ATTENTION: Final = "needs_attention"
 _ORDER_PURPOSE: Final = "payments.order_document"
 
 
+class AttemptDetails(BaseModel):
+    """What an attempt is placed with beside the payment's own: where the payer comes back to, and
+    who pays."""
+
+    model_config = ConfigDict(frozen=True)
+
+    return_url: str | None = None
+    payer: Payer | None = None
+
+
 @dataclass(frozen=True)
 class AttemptRecord:
     """One order at a gateway, as far as it is known. `number` is ours, `reference` the gateway's,
-    `gateway_status` its last word."""
+    `gateway_status` its last word; `details` None are the order's."""
 
     attempt: int
     gateway: GatewayName
@@ -43,6 +54,7 @@ class AttemptRecord:
     gateway_status: str | None
     expires_at: datetime
     opened_at: datetime | None
+    details: AttemptDetails | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,15 @@ def seal_next_action(cipher: Cipher, payment_id: str, action: NextAction) -> byt
     return cipher.seal(_NEXT_ACTION.dump_json(action), _next_action_purpose(payment_id))
 
 
+def seal_details(cipher: Cipher, number: str, details: AttemptDetails) -> bytes:
+    """Sealed for the attempt of this number."""
+    return cipher.seal(details.model_dump_json().encode(), _details_purpose(number))
+
+
+def _details_purpose(number: str) -> str:
+    return f"payment_attempts.details/{number}"
+
+
 def _next_action(row: RowMapping, cipher: Cipher) -> NextAction:
     sealed = row["next_action"]
     if sealed is None:
@@ -130,15 +151,16 @@ def record_of(rows: Sequence[RowMapping], cipher: Cipher) -> PaymentRecord:
     return PaymentRecord(
         payment=payment_of(rows[0], cipher),
         order=_order_of(rows[0], cipher),
-        attempts=tuple(_attempt_of(row) for row in rows),
+        attempts=tuple(_attempt_of(row, cipher) for row in rows),
         needs_attention=rows[0][NEEDS_ATTENTION],
     )
 
 
-def _attempt_of(row: RowMapping) -> AttemptRecord:
+def _attempt_of(row: RowMapping, cipher: Cipher) -> AttemptRecord:
     def said(column: str) -> Any:
         return row[f"{ATTEMPT_PREFIX}{column}"]
 
+    sealed = said("details")
     return AttemptRecord(
         attempt=said("attempt"),
         gateway=GatewayName(said("gateway")),
@@ -149,6 +171,10 @@ def _attempt_of(row: RowMapping) -> AttemptRecord:
         gateway_status=said("gateway_status"),
         expires_at=said("expires_at"),
         opened_at=said("opened_at"),
+        details=sealed
+        and AttemptDetails.model_validate_json(
+            cipher.open(sealed, _details_purpose(said("number")))
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""Payments and their attempts.
+"""Payments.
 
 Every status write is one UPDATE that names the states it may follow, and answers with the status
 that stands afterwards, whoever wrote it.
@@ -12,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Table,
-    case,
     exists,
     func,
     insert,
@@ -24,21 +23,20 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import InvalidRequest, PaymentNotFound
-from billing.identifiers import attempt_number, is_payment_id
+from billing.identifiers import is_payment_id
 from billing.messages import PaymentOrder
 from billing.payment import (
-    AttemptState,
     Failure,
     GatewayName,
     NextAction,
     Payment,
-    PaymentMethod,
     PaymentStatus,
     PaymentType,
     Review,
     sources_of,
 )
 from runtime.cipher import Cipher
+from storage.attempts import Attempts, attempt_values
 from storage.events import Events, event_values
 from storage.paging import Page
 from storage.payment_rows import (
@@ -73,11 +71,13 @@ _RECORD: Final = (
 class Payments:
     """The repository of one unit of work."""
 
-    def __init__(self, connection: AsyncConnection, cipher: Cipher, events: Events) -> None:
+    def __init__(
+        self, connection: AsyncConnection, cipher: Cipher, events: Events, attempts: Attempts
+    ) -> None:
         self._connection = connection
         self._cipher = cipher
         self._events = events
-        self._held: set[str] = set()
+        self._attempts = attempts
 
     async def insert(self, order: PaymentOrder, now: datetime) -> PaymentRecord:
         """Write the row, its first attempt and its first event, unless they are there.
@@ -108,7 +108,7 @@ class Payments:
             .returning(payments.c.id)
             .cte("inserted")
         )
-        attempt = _attempt_values(
+        attempt = attempt_values(
             order.payment_id, 1, order.gateway, order.method, order.expires_at, now
         )
         with_attempt = (
@@ -150,30 +150,6 @@ class Payments:
         rows = (await self._connection.execute(query)).mappings().all()
         return record_of(rows, self._cipher) if rows else None
 
-    async def add_attempt(
-        self,
-        payment_id: str,
-        attempt: int,
-        gateway: GatewayName,
-        method: PaymentMethod,
-        expires_at: datetime,
-        now: datetime,
-    ) -> None:
-        """Add the next attempt, which becomes the payment's own; a repeat changes nothing."""
-        await self.hold(payment_id)
-        if not await self._insert_attempt(payment_id, attempt, gateway, method, expires_at, now):
-            return
-        await self._connection.execute(
-            update(payments)
-            .where(payments.c.id == payment_id, payments.c.attempt < attempt)
-            .values(
-                attempt=attempt,
-                gateway=gateway.value,
-                method=method.value,
-                updated_at=_not_before(now),
-            )
-        )
-
     async def record_opened(
         self,
         payment_id: str,
@@ -195,8 +171,50 @@ class Payments:
             now,
             before=[PaymentStatus.CREATED],
         )
-        await self.set_attempt(payment_id, attempt, reference=reference, opened=True, now=now)
+        await self._attempts.set(payment_id, attempt, reference=reference, opened=True, now=now)
         return status
+
+    async def record_switched(
+        self,
+        payment_id: str,
+        attempt: AttemptRecord,
+        *,
+        reference: str | None,
+        next_action: NextAction,
+        now: datetime,
+    ) -> PaymentStatus:
+        """As `record_opened`, for an attempt that takes the place of the payment's own.
+
+        A payment that does not wait for its payer any more keeps the attempt it has.
+        """
+        sealed = seal_next_action(self._cipher, payment_id, next_action)
+        changed = await self._connection.execute(
+            update(payments)
+            .where(
+                payments.c.id == payment_id,
+                payments.c.status == PaymentStatus.REQUIRES_ACTION.value,
+                payments.c.attempt < attempt.attempt,
+            )
+            .values(
+                attempt=attempt.attempt,
+                gateway=attempt.gateway.value,
+                method=attempt.method.value,
+                gateway_reference=reference,
+                next_action=sealed,
+                failure=None,
+                updated_at=_not_before(now),
+            )
+            .returning(payments)
+        )
+        row = changed.mappings().first()
+        if row is not None:
+            await self._events.append(
+                payment_id, row["application"], "payment.switched", event_data_of(row), now
+            )
+        await self._attempts.set(
+            payment_id, attempt.attempt, reference=reference, opened=True, now=now
+        )
+        return await self._standing(payment_id)
 
     async def move(
         self,
@@ -251,44 +269,6 @@ class Payments:
                 now,
             )
 
-    async def set_attempt(
-        self,
-        payment_id: str,
-        attempt: int,
-        *,
-        now: datetime,
-        state: AttemptState | None = None,
-        gateway_status: str | None = None,
-        reference: str | None = None,
-        opened: bool = False,
-    ) -> None:
-        """Write what was learned of an attempt; what has paid stays paid, and the dead stay dead
-        unless they turn out to have paid."""
-        await self.hold(payment_id)
-        values: dict[str, Any] = {"updated_at": now}
-        if gateway_status is not None:
-            values["gateway_status"] = gateway_status
-        if reference is not None:
-            values["reference"] = reference
-        if opened:
-            values["opened_at"] = func.coalesce(payment_attempts.c.opened_at, now)
-        if state is not None:
-            keeps = [AttemptState.PAID.value]
-            if state is not AttemptState.PAID:
-                keeps.append(AttemptState.DEAD.value)
-            values["state"] = case(
-                (payment_attempts.c.state.in_(keeps), payment_attempts.c.state),
-                else_=state.value,
-            )
-        await self._connection.execute(
-            update(payment_attempts)
-            .where(
-                payment_attempts.c.payment_id == payment_id,
-                payment_attempts.c.attempt == attempt,
-            )
-            .values(**values)
-        )
-
     async def page(
         self,
         *,
@@ -342,23 +322,6 @@ class Payments:
         rows = await self._connection.execute(select(both.c.id).order_by(both.c.id).limit(limit))
         return list(rows.scalars())
 
-    async def _insert_attempt(
-        self,
-        payment_id: str,
-        attempt: int,
-        gateway: GatewayName,
-        method: PaymentMethod,
-        expires_at: datetime,
-        now: datetime,
-    ) -> bool:
-        inserted = await self._connection.execute(
-            postgresql.insert(payment_attempts)
-            .values(_attempt_values(payment_id, attempt, gateway, method, expires_at, now))
-            .on_conflict_do_nothing()
-            .returning(payment_attempts.c.attempt)
-        )
-        return inserted.first() is not None
-
     async def _write(
         self,
         payment_id: str,
@@ -380,20 +343,15 @@ class Payments:
         row = changed.mappings().first()
         if row is None:
             return await self._standing(payment_id)
-        self._held.add(payment_id)
+        self._attempts.note_held(payment_id)
         await self._events.append(
             payment_id, row["application"], f"payment.{to.value}", event_data_of(row), now
         )
         return to
 
     async def hold(self, payment_id: str) -> None:
-        """Lock the payment before its attempts or refunds are written: in that order everywhere,
-        so that two transactions wait for each other and never deadlock."""
-        if payment_id not in self._held:
-            await self._connection.execute(
-                select(payments.c.id).where(payments.c.id == payment_id).with_for_update()
-            )
-            self._held.add(payment_id)
+        """Lock the payment: see `Attempts.hold`."""
+        await self._attempts.hold(payment_id)
 
     async def _standing(self, payment_id: str) -> PaymentStatus:
         status = await self._connection.scalar(
@@ -402,26 +360,6 @@ class Payments:
         if status is None:
             raise PaymentNotFound(f"there is no row of payment {payment_id}")
         return PaymentStatus(status)
-
-
-def _attempt_values(
-    payment_id: str,
-    attempt: int,
-    gateway: GatewayName,
-    method: PaymentMethod,
-    expires_at: datetime,
-    now: datetime,
-) -> dict[str, Any]:
-    return {
-        "payment_id": payment_id,
-        "attempt": attempt,
-        "number": attempt_number(payment_id, attempt),
-        "gateway": gateway.value,
-        "method": method.value,
-        "state": AttemptState.OPEN.value,
-        "expires_at": expires_at,
-        "updated_at": now,
-    }
 
 
 def _if_any(rows: CTE, table: Table, values: dict[str, Any]) -> tuple[list[str], Select[Any]]:

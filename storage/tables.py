@@ -118,6 +118,7 @@ payment_attempts: Final = Table(
     Column("state", Text, nullable=False),
     Column("reference", Text),
     Column("gateway_status", Text),
+    Column("details", LargeBinary),
     _instant("expires_at"),
     _instant("opened_at", nullable=True),
     _instant("updated_at"),

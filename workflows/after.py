@@ -14,7 +14,9 @@ from billing.messages import (
     GatewayReport,
     PaymentEnded,
     SettlePayment,
+    Standing,
 )
+from billing.payment import GatewayName
 from runtime import attributes
 from runtime.queues import gateway_queue
 from workflows import policies
@@ -34,19 +36,10 @@ class PaymentAfterWorkflow:
     async def run(self, after: AfterInput) -> PaymentEnded:
         while True:
             heard = self._asked
-            standing = await workflow.execute_activity_method(
-                PaymentActivities.settle,
-                SettlePayment(
-                    payment_id=after.payment_id,
-                    gateway=after.gateway,
-                    now=workflow.now(),
-                    thorough=True,
-                ),
-                task_queue=gateway_queue(after.gateway),
-                start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
-                heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
-                retry_policy=policies.UNKNOWN_OUTCOME,
-            )
+            standing = await self._settle(after.gateway)
+            for gateway in standing.gateways:
+                if gateway is not after.gateway:
+                    standing = await self._settle(gateway)
             self._answered = heard
             await start_returns(standing.returns)
             if self._asked == self._answered:
@@ -54,6 +47,19 @@ class PaymentAfterWorkflow:
         if standing.needs_attention:
             workflow.upsert_search_attributes([attributes.NEEDS_ATTENTION.value_set(True)])
         return PaymentEnded(payment_id=after.payment_id, status=standing.payment.status)
+
+    async def _settle(self, gateway: GatewayName) -> Standing:
+        return await workflow.execute_activity_method(
+            PaymentActivities.settle,
+            SettlePayment(
+                payment_id=self._after.payment_id,
+                gateway=gateway,
+                now=workflow.now(),
+                thorough=True,
+            ),
+            task_queue=gateway_queue(gateway),
+            **policies.GATEWAY_CALL,
+        )
 
     @workflow.signal(name=GATEWAY_REPORTED)
     def gateway_reported(self, report: GatewayReport) -> None:

@@ -13,35 +13,33 @@ workflow follows it.
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeUpdate
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities.payment import PaymentActivities
+from activities.switch import SwitchActivities
+from billing.errors import SwitchRefused, SwitchUnanswered
 from billing.messages import (
     GATEWAY_REPORTED,
     PAYMENT_WORKFLOW,
-    ClosePayment,
     Command,
-    EndPayment,
-    FlagPayment,
     GatewayReport,
     OpenPayment,
     PaymentEnded,
     PaymentOrder,
     ReviewAction,
     ReviewDecision,
-    SettlePayment,
-    Standing,
+    SwitchOrder,
+    SwitchPayment,
 )
-from billing.payment import Payment, PaymentStatus
-from runtime import attributes
-from runtime.queues import CORE, gateway_queue
+from billing.payment import Failure, Payment, PaymentStatus
+from runtime.queues import gateway_queue
 from workflows import policies
-from workflows.returns import start_returns
+from workflows.payment_calls import PaymentCalls
 
 _CANCELED_IN_TEMPORAL: Final = ReviewDecision(
     action=ReviewAction.CLOSE,
@@ -50,21 +48,24 @@ _CANCELED_IN_TEMPORAL: Final = ReviewDecision(
 )
 
 
+@dataclass
+class _Switch:
+    """A switch that somebody waits for, and what came of it."""
+
+    order: SwitchOrder
+    is_done: bool = False
+    refusal: Failure | None = None
+
+
 @workflow.defn(name=PAYMENT_WORKFLOW)
-class PaymentWorkflow:
+class PaymentWorkflow(PaymentCalls):
     @workflow.init
     def __init__(self, order: PaymentOrder) -> None:
-        self._order = order
-        self._queue = gateway_queue(order.gateway)
-        self._standing: Standing | None = None
-        self._ending: PaymentStatus | None = None
+        super().__init__(order)
+        self._switch: _Switch | None = None
         self._review: ReviewDecision | None = None
-        self._is_asking = False
         self._seen: set[str] = set()
-        self._asked = 0
-        self._answered = 0
         self._reviewed = 0
-        self._polls = order.polls
         self._commands = 0
         self._watches = 0
 
@@ -111,6 +112,34 @@ class PaymentWorkflow:
         if not self._has_ended and not self._is_parked:
             self._ending = self._ending or PaymentStatus.CANCELED
             await workflow.wait_condition(lambda: self._has_ended or self._is_parked)
+        return self._payment
+
+    @workflow.update
+    async def switch(self, order: SwitchOrder) -> Payment:
+        """The payment with the new way's instructions; as it stands if it cannot be switched.
+
+        Raises ApplicationError `switch_refused` where the gateway will not take the order, and
+        `switch_unanswered` where it does not answer; the old way stays open then.
+        """
+        self._commands += 1
+        await workflow.wait_condition(lambda: self._is_open and self._switch is None)
+        # Several that wait wake together, and the first of them takes the place again.
+        while self._switch is not None:
+            await workflow.wait_condition(lambda: self._switch is None)
+        if not self._is_switchable_to(order):
+            return self._payment
+        mine = self._switch = _Switch(order)
+        await workflow.wait_condition(lambda: mine.is_done or self._has_ended or self._is_parked)
+        if mine.refusal is not None:
+            raise ApplicationError(
+                mine.refusal.message, type=SwitchRefused.code, non_retryable=True
+            )
+        if self._is_switchable_to(order):
+            raise ApplicationError(
+                f"{order.gateway.value} gave no answer",
+                type=SwitchUnanswered.code,
+                non_retryable=True,
+            )
         return self._payment
 
     @workflow.update
@@ -162,12 +191,10 @@ class PaymentWorkflow:
         opening = workflow.start_activity_method(
             PaymentActivities.open,
             OpenPayment(order=self._order, now=workflow.now()),
-            task_queue=self._queue,
-            start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
+            task_queue=gateway_queue(self._gateway),
             schedule_to_close_timeout=self._time_left(),
-            heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
-            retry_policy=policies.UNKNOWN_OUTCOME,
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            **policies.GATEWAY_CALL,
         )
         await self._follow(opening)
         if self._standing is None or self._status is PaymentStatus.CREATED:
@@ -192,7 +219,7 @@ class PaymentWorkflow:
         """Sleep until something is known, or due, and act on it."""
         try:
             await workflow.wait_condition(
-                lambda: self._ending is not None or self._has_unheard,
+                lambda: not self._is_idle,
                 timeout=self._until_next_poll(),
             )
         except TimeoutError:
@@ -201,8 +228,44 @@ class PaymentWorkflow:
             await self._close(self._ending)
         elif workflow.now() >= self._order.expires_at:
             await self._close(PaymentStatus.EXPIRED)
+        elif self._switch is not None:
+            await self._switch_over(self._switch)
         else:
             await self._settle()
+
+    async def _switch_over(self, switch: _Switch) -> None:
+        """Place the new order; once it has taken the old one's place, that one is closed."""
+        replaced = self._payment.attempt
+        await self._follow(
+            workflow.start_activity_method(
+                SwitchActivities.switch,
+                SwitchPayment(
+                    payment_id=self._order.payment_id,
+                    order=switch.order,
+                    replaces=replaced,
+                    now=workflow.now(),
+                ),
+                task_queue=gateway_queue(switch.order.gateway),
+                schedule_to_close_timeout=policies.SWITCH_BUDGET,
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                **policies.GATEWAY_CALL,
+            )
+        )
+        switch.refusal = self._standing.refusal if self._standing is not None else None
+        switch.is_done = True
+        self._switch = None
+        if self._payment.attempt == replaced:
+            return
+        self._polls = 0
+        for gateway in (self._gateway, *self._other_gateways):
+            # What stays open is watched, and closed when the payment ends.
+            with contextlib.suppress(ActivityError):
+                await self._close_at(
+                    gateway,
+                    None,
+                    spare=self._payment.attempt,
+                    budget=policies.SUPERSEDED_BUDGET,
+                )
 
     async def _await_review(self) -> None:
         """A parked payment moves by a person's word alone."""
@@ -238,165 +301,12 @@ class PaymentWorkflow:
             if self._watches == len(policies.WATCH_DELAYS) and self._open_attempts:
                 await self._flag_undead()
 
-    # What is asked of the gateway and of the record.
-
-    async def _settle(
-        self, *, thorough: bool = False, review: ReviewDecision | None = None
-    ) -> None:
-        """Ask the gateway and record its word; without an answer, everything stays as it is."""
-        heard = self._asked
-        await self._follow(
-            workflow.start_activity_method(
-                PaymentActivities.settle,
-                SettlePayment(
-                    payment_id=self._order.payment_id,
-                    gateway=self._order.gateway,
-                    now=workflow.now(),
-                    thorough=thorough,
-                    review=review,
-                ),
-                task_queue=self._queue,
-                start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
-                schedule_to_close_timeout=(
-                    policies.CLOSING_BUDGET if thorough else self._time_left()
-                ),
-                heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
-                retry_policy=policies.UNKNOWN_OUTCOME,
-                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            )
+    def _is_switchable_to(self, order: SwitchOrder) -> bool:
+        """Whether the payer may still be asked to pay in this way, and is not already."""
+        standing = self._payment
+        return standing.status is PaymentStatus.REQUIRES_ACTION and (
+            (standing.gateway, standing.method) != (order.gateway, order.method)
         )
-        self._answered = max(self._answered, heard)
-
-    async def _close(
-        self, status: PaymentStatus | None, *, review: ReviewDecision | None = None
-    ) -> None:
-        """Query, close, query; with `status` None for the attempts of an ended payment."""
-        heard = self._asked
-        self._is_asking = True
-        try:
-            self._take(
-                await workflow.execute_activity_method(
-                    PaymentActivities.close,
-                    ClosePayment(
-                        payment_id=self._order.payment_id,
-                        gateway=self._order.gateway,
-                        status=status,
-                        now=workflow.now(),
-                        review=review,
-                        order=self._unrecorded_order,
-                    ),
-                    task_queue=self._queue,
-                    start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
-                    schedule_to_close_timeout=policies.CLOSING_BUDGET,
-                    heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
-                    retry_policy=policies.UNKNOWN_OUTCOME,
-                )
-            )
-        except ActivityError:
-            if status is not None:
-                await self._end(status, review)
-        finally:
-            self._is_asking = False
-        self._answered = max(self._answered, heard)
-        self._ending = None
-
-    async def _end(self, status: PaymentStatus, review: ReviewDecision | None) -> None:
-        self._take(
-            await workflow.execute_activity_method(
-                PaymentActivities.end,
-                EndPayment(
-                    payment_id=self._order.payment_id,
-                    status=status,
-                    now=workflow.now(),
-                    review=review,
-                    order=self._unrecorded_order,
-                ),
-                task_queue=CORE,
-                start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
-                heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
-                retry_policy=policies.RECORD,
-            )
-        )
-
-    async def _return_unapplied(self) -> None:
-        if self._standing is not None:
-            await start_returns(self._standing.returns)
-
-    async def _flag_undead(self) -> None:
-        await workflow.execute_activity_method(
-            PaymentActivities.flag,
-            FlagPayment(
-                payment_id=self._order.payment_id,
-                reason="attempt_not_dead",
-                detail="the gateway has not called every attempt dead in the time allowed for it;"
-                " ask it there, then close the order or report by `refresh`",
-                now=workflow.now(),
-            ),
-            task_queue=CORE,
-            start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
-            heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
-            retry_policy=policies.RECORD,
-        )
-        workflow.upsert_search_attributes([attributes.NEEDS_ATTENTION.value_set(True)])
-
-    async def _follow(self, asking: workflow.ActivityHandle[Standing]) -> None:
-        """Take the answer; give up asking when the payment is to end, or its time is over."""
-        self._is_asking = True
-        await workflow.wait_condition(lambda: asking.done() or self._ending is not None)
-        if not asking.done():
-            asking.cancel()
-        try:
-            self._take(await asking)
-        except ActivityError:
-            workflow.logger.info("no answer in time; the record stands as it was")
-        finally:
-            self._is_asking = False
-
-    def _take(self, standing: Standing) -> None:
-        """Follow the record, and show operators where it stands."""
-        payment, before = standing.payment, self._standing
-        changes: list[SearchAttributeUpdate[Any]] = []
-        if before is None or before.payment.status != payment.status:
-            changes.append(attributes.BILLING_STATUS.value_set(payment.status.value))
-        if payment.gateway_reference and (
-            before is None or before.payment.gateway_reference != payment.gateway_reference
-        ):
-            changes.append(attributes.GATEWAY_REFERENCE.value_set(payment.gateway_reference))
-        if standing.needs_attention != (before is not None and before.needs_attention):
-            changes.append(attributes.NEEDS_ATTENTION.value_set(standing.needs_attention))
-        if changes:
-            workflow.upsert_search_attributes(changes)
-        self._standing = standing
-        if payment.status is PaymentStatus.NEEDS_REVIEW:
-            # What was asked for before is a person's to decide now.
-            self._ending = None
-        workflow.set_current_details(
-            f"{payment.status.value}, attempt {payment.attempt}, polled {self._polls} times,"
-            f" {len(standing.open_attempts)} attempts alive"
-        )
-
-    # What is known.
-
-    @property
-    def _payment(self) -> Payment:
-        assert self._standing is not None, "asked for before the record answered"
-        return self._standing.payment
-
-    @property
-    def _status(self) -> PaymentStatus:
-        return self._payment.status
-
-    @property
-    def _is_open(self) -> bool:
-        return self._standing is not None and self._status is not PaymentStatus.CREATED
-
-    @property
-    def _has_ended(self) -> bool:
-        return self._standing is not None and self._status.is_terminal
-
-    @property
-    def _is_parked(self) -> bool:
-        return self._standing is not None and self._status is PaymentStatus.NEEDS_REVIEW
 
     @property
     def _is_decidable(self) -> bool:
@@ -405,11 +315,12 @@ class PaymentWorkflow:
 
     @property
     def _is_idle(self) -> bool:
-        return self._ending is None and self._review is None and not self._has_unheard
-
-    @property
-    def _has_unheard(self) -> bool:
-        return self._asked > self._answered
+        return (
+            self._ending is None
+            and self._review is None
+            and self._switch is None
+            and not self._has_unheard
+        )
 
     @property
     def _is_watched(self) -> bool:
@@ -419,18 +330,6 @@ class PaymentWorkflow:
         """
         is_paid = self._status is PaymentStatus.SUCCEEDED
         return bool(self._open_attempts) or (self._has_unheard and not is_paid)
-
-    @property
-    def _open_attempts(self) -> tuple[int, ...]:
-        return self._standing.open_attempts if self._standing is not None else ()
-
-    @property
-    def _unrecorded_order(self) -> PaymentOrder | None:
-        """The order itself, where the row may not have been written yet."""
-        return self._order if self._standing is None else None
-
-    def _time_left(self) -> timedelta:
-        return max(self._order.expires_at - workflow.now(), policies.LEAST_BUDGET)
 
     def _until_next_poll(self) -> timedelta:
         until_deadline = max(self._order.expires_at - workflow.now(), timedelta(milliseconds=1))

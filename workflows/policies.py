@@ -1,9 +1,18 @@
 """Every time-out and retry policy of the workflows, named and explained."""
 
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypedDict
 
 from temporalio.common import RetryPolicy
+
+
+class CallPolicy(TypedDict):
+    """What every call of an activity names."""
+
+    start_to_close_timeout: timedelta
+    heartbeat_timeout: timedelta
+    retry_policy: RetryPolicy
+
 
 # A worker that died is noticed by its missing heartbeats (one a second), not by the full
 # start-to-close; that one bounds a call to a gateway (20 s) and the transactions around it.
@@ -18,11 +27,23 @@ UNKNOWN_OUTCOME: Final = RetryPolicy(
     maximum_interval=timedelta(seconds=60),
 )
 
+GATEWAY_CALL: Final = CallPolicy(
+    start_to_close_timeout=ACTIVITY_START_TO_CLOSE,
+    heartbeat_timeout=ACTIVITY_HEARTBEAT,
+    retry_policy=UNKNOWN_OUTCOME,
+)
+
 # The record is our own database: short pauses, and never give up.
 RECORD: Final = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=10),
+)
+
+RECORD_CALL: Final = CallPolicy(
+    start_to_close_timeout=ACTIVITY_START_TO_CLOSE,
+    heartbeat_timeout=ACTIVITY_HEARTBEAT,
+    retry_policy=RECORD,
 )
 
 # Webhooks do the work; polls are for those that never come. Never more than these eight.
@@ -64,6 +85,13 @@ WATCH_DELAYS: Final = (
 # Orders at Alipay and WeChat Pay die by themselves at their expiry; 60 s past it a query that
 # shows no payment settles the matter, and one second more keeps the two clocks apart.
 DEATH_AFTER_EXPIRY: Final = timedelta(seconds=61)
+
+# How long the new way of a switch may take to open; the payment goes on in the old way meanwhile,
+# and after.
+SWITCH_BUDGET: Final = timedelta(seconds=30)
+
+# The payment itself waits while the order that was switched away from is closed.
+SUPERSEDED_BUDGET: Final = timedelta(seconds=10)
 
 # How long a refresh holds one of the ten places that a workflow has for commands under way.
 REFRESH_PATIENCE: Final = timedelta(seconds=8)

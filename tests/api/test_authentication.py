@@ -18,6 +18,7 @@ SCOPE_OF = {
     "create_refund": Scope.REFUND,
     "read_refund": Scope.READ,
     "cancel_payment": Scope.WRITE,
+    "switch_payment": Scope.WRITE,
     "refresh_payment": Scope.WRITE,
     "review_payment": Scope.OPERATE,
     "list_payments": Scope.READ,
@@ -49,6 +50,7 @@ def request_of(operation_id: str, method: str, path: str, payment_id: str) -> di
         "create_payment": order(),
         "create_token": {"payment_id": payment_id},
         "create_refund": {"payment_id": payment_id, "reason": "the matrix asks"},
+        "switch_payment": {"gateway": "wechatpay", "method": "native"},
         "review_payment": {"action": "close", "reason": "the matrix asks"},
     }.get(operation_id)
     headers = {"Idempotency-Key": f"matrix-{payment_id}"} if method == "post" else {}

@@ -69,7 +69,7 @@ async def write_clean_record(database: Database) -> CleanRecord:
         await _receive(work, truth, paid, 1, kept=True)
 
         paid_again = await _opened(work, GatewayName.WECHATPAY)
-        await work.payments.add_attempt(
+        await work.attempts.replace(
             paid_again.payment_id,
             2,
             GatewayName.WECHATPAY,
@@ -140,7 +140,7 @@ async def _opened(
 
 
 async def _cancel(work: UnitOfWork, order: PaymentOrder) -> None:
-    await work.payments.set_attempt(order.payment_id, 1, state=AttemptState.DEAD, now=LONG_AGO)
+    await work.attempts.set(order.payment_id, 1, state=AttemptState.DEAD, now=LONG_AGO)
     await work.payments.move(order.payment_id, PaymentStatus.CANCELED, now=LONG_AGO)
 
 
@@ -160,9 +160,7 @@ async def _receive(
         kept=kept,
         now=LONG_AGO,
     )
-    await work.payments.set_attempt(
-        order.payment_id, attempt, state=AttemptState.PAID, now=LONG_AGO
-    )
+    await work.attempts.set(order.payment_id, attempt, state=AttemptState.PAID, now=LONG_AGO)
     await work.ledger.post(
         f"receipt/{found.attempt(attempt).number}",
         LONG_AGO,

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from billing.errors import OutcomeUnknown
 from billing.payment import Failure, GatewayName
 from gateways.gateway import (
     Gateway,
@@ -76,6 +77,13 @@ class RefusesOneRefund(StandIn):
     def _refusal(self) -> RefundObservation:
         failure = Failure(code="refund_refused", message="this account gives nothing back")
         return RefundObservation(RefundState.FAILED, "refused", failure=failure)
+
+
+class SilentToOpen(StandIn):
+    """The gateway takes no order: nobody knows what came of any."""
+
+    async def open(self, order: Order) -> OpenOutcome:
+        raise OutcomeUnknown("no answer")
 
 
 class DiesOnce(StandIn):

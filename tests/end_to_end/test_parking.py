@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from activities.payment import order_of
+from activities.placing import order_of
 from billing.payment import GatewayName
 from gateways.gateway import ObservedState
 from gateways.stripe.outcomes import state_of

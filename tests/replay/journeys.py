@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.payment import order_of
+from activities.placing import order_of
 from billing.messages import GATEWAY_REPORTED, GatewayReport
 from billing.payment import Failure, GatewayName
 from gateways.gateway import Gateway, ObservedState, Opened, OpenOutcome, Order, Refused

@@ -66,7 +66,7 @@ async def take_twice(database: Database, **changed: Any) -> PaymentOrder:
     """As `take`, and a second attempt has brought the same amount, which is not kept."""
     order = await take(database, **changed)
     async with database.begin() as work:
-        await work.payments.add_attempt(
+        await work.attempts.replace(
             order.payment_id, 2, order.gateway, order.method, order.expires_at, NOW
         )
         await work.receipts.record(

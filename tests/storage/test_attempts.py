@@ -56,7 +56,7 @@ async def test_what_has_paid_stays_paid_and_the_dead_do_not_reopen(
     order = await ordered(database)
     for state in (standing, told):
         async with database.begin() as work:
-            await work.payments.set_attempt(
+            await work.attempts.set(
                 order.payment_id, 1, state=AttemptState(state), gateway_status=state, now=LATER
             )
     record = await found(database, order.payment_id)
@@ -69,7 +69,7 @@ async def test_the_next_attempt_becomes_the_payments_own(database: Database) -> 
     order = await ordered(database)
     for _ in range(2):
         async with database.begin() as work:
-            await work.payments.add_attempt(
+            await work.attempts.replace(
                 order.payment_id,
                 2,
                 GatewayName.STRIPE,
@@ -91,7 +91,7 @@ async def test_writers_of_one_payment_wait_and_never_deadlock(database: Database
 
     async def attempt_first(number: int) -> None:
         async with database.begin() as work:
-            await work.payments.set_attempt(payment_id, 1, gateway_status=f"a{number}", now=NOW)
+            await work.attempts.set(payment_id, 1, gateway_status=f"a{number}", now=NOW)
             await work.payments.record_failure(
                 payment_id, FAILURE.model_copy(update={"message": f"{number}"}), NOW
             )
@@ -99,7 +99,7 @@ async def test_writers_of_one_payment_wait_and_never_deadlock(database: Database
     async def payment_first(number: int) -> None:
         async with database.begin() as work:
             assert await work.payments.find(payment_id, lock=True)
-            await work.payments.set_attempt(payment_id, 1, gateway_status=f"p{number}", now=NOW)
+            await work.attempts.set(payment_id, 1, gateway_status=f"p{number}", now=NOW)
 
     async def opened() -> None:
         async with database.begin() as work:
@@ -127,7 +127,7 @@ async def test_a_locked_payment_is_read_as_the_one_before_left_it(database: Data
             await work.payments.find(order.payment_id, lock=True)
             holds.set()
             await goes_on.wait()
-            await work.payments.set_attempt(order.payment_id, 1, state=AttemptState.DEAD, now=LATER)
+            await work.attempts.set(order.payment_id, 1, state=AttemptState.DEAD, now=LATER)
             await work.payments.move(order.payment_id, S.CANCELED, now=LATER)
 
     async def second() -> PaymentRecord | None:

@@ -3,6 +3,8 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,12 +19,19 @@ from sqlalchemy.exc import ProgrammingError
 from billing.errors import SettingError
 from embedded.postgres import PostgresServer
 from runtime.cipher import Cipher
+from storage import migrate as migrate_module
 from storage.database import Database, sync_url
 from storage.migrate import RecordWouldBeLost, migrate, migration_url
 from storage.provision import OWNER
 from storage.tables import metadata
 from tests.fixtures.database import DatabaseUrls
 from tests.storage.samples import NOW, make_order, reserve, take
+
+# They are named by their order.
+REVISIONS = sorted(
+    file.name.partition("_")[0]
+    for file in (Path(migrate_module.__file__).parent / "migrations" / "versions").glob("*.py")
+)
 
 TABLES = """
     SELECT relname || '.' || attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
@@ -99,15 +108,18 @@ def test_down_and_up_again_gives_the_same_schema(empty_url: str) -> None:
     assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
 
 
-def test_each_step_back_and_forward_again_gives_the_same_schema(empty_url: str) -> None:
-    migrate(empty_url, "0001")
-    without_refunds = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
-    migrate(empty_url, "0002")
+@pytest.mark.parametrize(("before", "after"), list(pairwise(REVISIONS)))
+def test_each_step_back_and_forward_again_gives_the_same_schema(
+    empty_url: str, before: str, after: str
+) -> None:
+    migrate(empty_url, before)
+    without = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
+    migrate(empty_url, after)
     first = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
-    assert first != without_refunds
-    migrate(empty_url, "0001")
-    assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == without_refunds
-    migrate(empty_url, "0002")
+    assert first != without
+    migrate(empty_url, before)
+    assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == without
+    migrate(empty_url, after)
     assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
 
 
@@ -115,7 +127,7 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     migrate(empty_url)
     first = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
     migrate(empty_url)
-    migrate(empty_url, "0002")
+    migrate(empty_url, REVISIONS[-1])
     assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
 
 
@@ -135,7 +147,7 @@ def test_the_code_and_the_migrations_mean_the_same_tables(
 
 async def test_several_that_migrate_at_once_take_turns(empty_url: str) -> None:
     await asyncio.gather(*(asyncio.to_thread(migrate, empty_url) for _ in range(4)))
-    assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert rows(empty_url, "SELECT version_num FROM alembic_version") == [(REVISIONS[-1],)]
 
 
 async def test_going_back_does_not_drop_payments_unasked(empty_url: str, cipher: Cipher) -> None:

@@ -106,7 +106,7 @@ async def test_the_sweep_finds_what_has_not_ended_or_may_still_be_paid(database:
             await work.payments.move(payment_id, PaymentStatus.CANCELED, now=NOW)
     for payment_id in (over, parked_dead):
         async with database.begin() as work:
-            await work.payments.set_attempt(payment_id, 1, state=AttemptState.DEAD, now=NOW)
+            await work.attempts.set(payment_id, 1, state=AttemptState.DEAD, now=NOW)
     found: list[str] = []
     while True:
         async with database.begin() as work:

@@ -17,7 +17,7 @@ async def paid_payment(database: Database) -> str:
     order = make_order()
     async with database.begin() as work:
         await work.payments.insert(order, NOW)
-        await work.payments.add_attempt(
+        await work.attempts.replace(
             order.payment_id, 2, GatewayName.ALIPAY, PaymentMethod.QR, order.expires_at, NOW
         )
     return order.payment_id

@@ -1,0 +1,237 @@
+"""What a payment's workflow asks of gateways and record, and what it knows by their answers."""
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate
+from temporalio.exceptions import ActivityError
+
+from activities.payment import PaymentActivities
+from billing.messages import (
+    ClosePayment,
+    EndPayment,
+    FlagPayment,
+    PaymentOrder,
+    ReviewDecision,
+    SettlePayment,
+    Standing,
+)
+from billing.payment import GatewayName, Payment, PaymentStatus
+from runtime import attributes
+from runtime.queues import CORE, gateway_queue
+from workflows import policies
+from workflows.returns import start_returns
+
+
+class PaymentCalls:
+    """The payment as far as it is known. `_asked` counts what was reported from outside, and
+    `_answered` how much of that the gateways were asked about since."""
+
+    def __init__(self, order: PaymentOrder) -> None:
+        self._order = order
+        self._gateway = order.gateway
+        self._standing: Standing | None = None
+        self._ending: PaymentStatus | None = None
+        self._is_asking = False
+        self._asked = 0
+        self._answered = 0
+        self._polls = order.polls
+
+    async def _settle(
+        self, *, thorough: bool = False, review: ReviewDecision | None = None
+    ) -> None:
+        """Ask the gateways and record their word; without an answer, everything stays as it is."""
+        heard, now = self._asked, workflow.now()
+        asked: set[GatewayName] = set()
+        while gateway := self._next_to_ask(asked, thorough=thorough):
+            asked.add(gateway)
+            await self._follow(
+                workflow.start_activity_method(
+                    PaymentActivities.settle,
+                    SettlePayment(
+                        payment_id=self._order.payment_id,
+                        gateway=gateway,
+                        now=now,
+                        thorough=thorough,
+                        review=review,
+                    ),
+                    task_queue=gateway_queue(gateway),
+                    schedule_to_close_timeout=(
+                        policies.CLOSING_BUDGET if thorough else self._time_left()
+                    ),
+                    cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                    **policies.GATEWAY_CALL,
+                )
+            )
+        self._answered = max(self._answered, heard)
+
+    def _next_to_ask(self, asked: set[GatewayName], *, thorough: bool) -> GatewayName | None:
+        """The payment's own gateway first, then others that attempts were left at."""
+        standing = self._standing
+        others: tuple[GatewayName, ...] = ()
+        if standing is not None:
+            others = standing.gateways if thorough else standing.open_gateways
+        return next((one for one in (self._gateway, *others) if one not in asked), None)
+
+    async def _close(
+        self, status: PaymentStatus | None, *, review: ReviewDecision | None = None
+    ) -> None:
+        """Query, close, query; with `status` None for the attempts of an ended payment."""
+        heard = self._asked
+        self._is_asking = True
+        try:
+            for gateway in self._other_gateways:
+                await self._close_at(gateway, None)
+            await self._close_at(self._gateway, status, review=review)
+        except ActivityError:
+            if status is not None:
+                await self._end(status, review)
+        finally:
+            self._is_asking = False
+        self._answered = max(self._answered, heard)
+        self._ending = None
+
+    async def _close_at(
+        self,
+        gateway: GatewayName,
+        status: PaymentStatus | None,
+        *,
+        review: ReviewDecision | None = None,
+        spare: int | None = None,
+        budget: timedelta = policies.CLOSING_BUDGET,
+    ) -> None:
+        self._take(
+            await workflow.execute_activity_method(
+                PaymentActivities.close,
+                ClosePayment(
+                    payment_id=self._order.payment_id,
+                    gateway=gateway,
+                    status=status,
+                    now=workflow.now(),
+                    review=review,
+                    order=self._unrecorded_order,
+                    spare=spare,
+                ),
+                task_queue=gateway_queue(gateway),
+                schedule_to_close_timeout=budget,
+                **policies.GATEWAY_CALL,
+            )
+        )
+
+    async def _end(self, status: PaymentStatus, review: ReviewDecision | None) -> None:
+        self._take(
+            await workflow.execute_activity_method(
+                PaymentActivities.end,
+                EndPayment(
+                    payment_id=self._order.payment_id,
+                    status=status,
+                    now=workflow.now(),
+                    review=review,
+                    order=self._unrecorded_order,
+                ),
+                task_queue=CORE,
+                **policies.RECORD_CALL,
+            )
+        )
+
+    async def _return_unapplied(self) -> None:
+        if self._standing is not None:
+            await start_returns(self._standing.returns)
+
+    async def _flag_undead(self) -> None:
+        await workflow.execute_activity_method(
+            PaymentActivities.flag,
+            FlagPayment(
+                payment_id=self._order.payment_id,
+                reason="attempt_not_dead",
+                detail="the gateway has not called every attempt dead in the time allowed for it;"
+                " ask it there, then close the order or report by `refresh`",
+                now=workflow.now(),
+            ),
+            task_queue=CORE,
+            **policies.RECORD_CALL,
+        )
+        workflow.upsert_search_attributes([attributes.NEEDS_ATTENTION.value_set(True)])
+
+    async def _follow(self, asking: workflow.ActivityHandle[Standing]) -> None:
+        """Take the answer; give up asking when the payment is to end, or its time is over."""
+        self._is_asking = True
+        await workflow.wait_condition(lambda: asking.done() or self._ending is not None)
+        if not asking.done():
+            asking.cancel()
+        try:
+            self._take(await asking)
+        except ActivityError:
+            workflow.logger.info("no answer in time; the record stands as it was")
+        finally:
+            self._is_asking = False
+
+    def _take(self, standing: Standing) -> None:
+        """Follow the record, and show operators where it stands."""
+        payment, before = standing.payment, self._standing
+        changes: list[SearchAttributeUpdate[Any]] = []
+        if before is None or before.payment.status != payment.status:
+            changes.append(attributes.BILLING_STATUS.value_set(payment.status.value))
+        if payment.gateway_reference and (
+            before is None or before.payment.gateway_reference != payment.gateway_reference
+        ):
+            changes.append(attributes.GATEWAY_REFERENCE.value_set(payment.gateway_reference))
+        if payment.gateway is not self._gateway:
+            self._gateway = payment.gateway
+            changes.append(attributes.GATEWAY.value_set(payment.gateway.value))
+        if standing.needs_attention != (before is not None and before.needs_attention):
+            changes.append(attributes.NEEDS_ATTENTION.value_set(standing.needs_attention))
+        if changes:
+            workflow.upsert_search_attributes(changes)
+        self._standing = standing
+        if payment.status is PaymentStatus.NEEDS_REVIEW:
+            # What was asked for before is a person's to decide now.
+            self._ending = None
+        workflow.set_current_details(
+            f"{payment.status.value}, attempt {payment.attempt}, polled {self._polls} times,"
+            f" {len(standing.open_attempts)} attempts alive"
+        )
+
+    @property
+    def _payment(self) -> Payment:
+        assert self._standing is not None, "asked for before the record answered"
+        return self._standing.payment
+
+    @property
+    def _status(self) -> PaymentStatus:
+        return self._payment.status
+
+    @property
+    def _is_open(self) -> bool:
+        return self._standing is not None and self._status is not PaymentStatus.CREATED
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._standing is not None and self._status.is_terminal
+
+    @property
+    def _is_parked(self) -> bool:
+        return self._standing is not None and self._status is PaymentStatus.NEEDS_REVIEW
+
+    @property
+    def _has_unheard(self) -> bool:
+        return self._asked > self._answered
+
+    @property
+    def _open_attempts(self) -> tuple[int, ...]:
+        return self._standing.open_attempts if self._standing is not None else ()
+
+    @property
+    def _other_gateways(self) -> tuple[GatewayName, ...]:
+        """Where attempts that were switched away from may still take money."""
+        open_at = self._standing.open_gateways if self._standing is not None else ()
+        return tuple(gateway for gateway in open_at if gateway is not self._gateway)
+
+    @property
+    def _unrecorded_order(self) -> PaymentOrder | None:
+        """The order itself, where the row may not have been written yet."""
+        return self._order if self._standing is None else None
+
+    def _time_left(self) -> timedelta:
+        return max(self._order.expires_at - workflow.now(), policies.LEAST_BUDGET)
