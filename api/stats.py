@@ -195,7 +195,9 @@ def _method(outcomes: Outcomes) -> MethodTotals:
             DeclineCount(code=one.code, decline_code=one.decline_code, count=one.count)
             for one in outcomes.declines
         ],
-        time_to_pay=times and PayTimes(median_ms=times.median_ms, p95_ms=times.p95_ms),
+        time_to_pay=(
+            None if times is None else PayTimes(median_ms=times.median_ms, p95_ms=times.p95_ms)
+        ),
     )
 
 
