@@ -5,13 +5,15 @@ receipt's `paid_at`, refunds by the refund's `refunded_at`. Payments that have e
 day they were made, `created_at`, whenever they ended.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Date,
+    FromClause,
     Integer,
     RowMapping,
     Select,
@@ -19,9 +21,11 @@ from sqlalchemy import (
     and_,
     column,
     func,
+    literal,
     select,
     true,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.payment import GatewayName, PaymentMethod
@@ -30,6 +34,7 @@ from storage.stats_tables import stats_declines, stats_money, stats_payments
 FOLDED_AT_ONCE: Final = 10_000
 _UNIT_MILLISECONDS: Final = 125
 _STEPS: Final = 8
+_SPANS: Final = (64, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -112,15 +117,33 @@ class _Window:
     gateway: GatewayName | None
 
     def of(self, table: Table) -> ColumnElement[bool]:
-        conditions = [
-            table.c.application == self.application,
-            table.c.day.between(self.first, self.last),
-        ]
+        conditions = [table.c.application == self.application]
         if self.currency is not None:
             conditions.append(table.c.currency == self.currency)
         if self.gateway is not None:
             conditions.append(table.c.gateway == self.gateway.value)
         return and_(*conditions)
+
+    def pieces(self, table: Table) -> FromClause:
+        """The table's rows of the fewest spans that make up the window."""
+        spans = list(_spans(self.first.toordinal() - 1, self.last.toordinal()))
+        each = (
+            func.unnest(
+                literal([days for days, _ in spans], ARRAY(Integer)),
+                literal([date.fromordinal(start + 1) for _, start in spans], ARRAY(Date)),
+            )
+            .table_valued("days", "day", name="span")
+            .render_derived()
+        )
+        return each.join(table, and_(table.c.days == each.c.days, table.c.day == each.c.day))
+
+
+def _spans(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Length and first day of each, in days since the first of the year 1; `end` is excluded."""
+    while start < end:
+        days = next(days for days in _SPANS if start % days == 0 and start + days <= end)
+        yield days, start
+        start += days
 
 
 class Stats:
@@ -183,7 +206,7 @@ def _money(window: _Window) -> Select[Any]:
             *(each.label(f"{kind}_count") for kind, each in zip(kinds, counts, strict=True)),
             *(each.label(f"{kind}_minor") for kind, each in zip(kinds, amounts, strict=True)),
         )
-        .where(window.of(stats_money))
+        .where(window.of(stats_money), stats_money.c.day.between(window.first, window.last))
         .group_by(stats_money.c.day, stats_money.c.currency)
         # A refund that succeeded and failed later leaves a row of nothing.
         .having(sum(counts[1:], counts[0]) > 0)
@@ -196,6 +219,7 @@ def _declines(window: _Window) -> Select[Any]:
     count = func.sum(of["count"])
     return (
         select(of.gateway, of.method, of.code, of.decline_code, count.label("count"))
+        .select_from(window.pieces(stats_declines))
         .where(window.of(stats_declines))
         .group_by(of.gateway, of.method, of.code, of.decline_code)
         .having(count > 0)
@@ -213,6 +237,7 @@ def _outcomes(window: _Window) -> Select[Any]:
             ended.label("ended"),
             func.sum(of.succeeded).label("succeeded"),
         )
+        .select_from(window.pieces(stats_payments))
         .where(window.of(stats_payments))
         .group_by(of.gateway, of.method)
         .having(ended > 0)
@@ -231,7 +256,7 @@ def _times(window: _Window) -> Select[Any]:
     )
     by_step = (
         select(of.gateway, of.method, each.c.step, func.sum(each.c["count"]).label("count"))
-        .select_from(stats_payments.join(each, true()))
+        .select_from(window.pieces(stats_payments).join(each, true()))
         .where(window.of(stats_payments), each.c["count"] != 0)
         .group_by(of.gateway, of.method, each.c.step)
         .subquery("by_step")

@@ -48,8 +48,10 @@ CREATE TABLE stats_money (
     CONSTRAINT stats_money_pkey PRIMARY KEY (application, day, currency, gateway)
 );
 
+-- `day` is the first of so many `days`, 1, 8 or 64, so that a long window is few rows.
 CREATE TABLE stats_payments (
     application TEXT NOT NULL,
+    days INTEGER NOT NULL,
     day DATE NOT NULL,
     gateway TEXT NOT NULL,
     method TEXT NOT NULL,
@@ -57,11 +59,12 @@ CREATE TABLE stats_payments (
     ended BIGINT NOT NULL,
     succeeded BIGINT NOT NULL,
     took INTEGER[] NOT NULL,
-    CONSTRAINT stats_payments_pkey PRIMARY KEY (application, day, gateway, method, currency)
+    CONSTRAINT stats_payments_pkey PRIMARY KEY (application, days, day, gateway, method, currency)
 );
 
 CREATE TABLE stats_declines (
     application TEXT NOT NULL,
+    days INTEGER NOT NULL,
     day DATE NOT NULL,
     gateway TEXT NOT NULL,
     method TEXT NOT NULL,
@@ -69,7 +72,7 @@ CREATE TABLE stats_declines (
     code TEXT NOT NULL,
     decline_code TEXT NOT NULL,
     count BIGINT NOT NULL,
-    CONSTRAINT stats_declines_pkey PRIMARY KEY (application, day, gateway, method, currency, code, decline_code)
+    CONSTRAINT stats_declines_pkey PRIMARY KEY (application, days, day, gateway, method, currency, code, decline_code)
 );
 
 -- The step of a time to pay on a scale that rounds up: of 125 ms to two seconds, then eight to each
@@ -260,45 +263,51 @@ BEGIN
             refunded_minor = standing.refunded_minor + excluded.refunded_minor,
             unapplied_count = standing.unapplied_count + excluded.unapplied_count,
             unapplied_minor = standing.unapplied_minor + excluded.unapplied_minor
-    ), steps AS (
-        SELECT application, day, gateway, method, currency, took, sum(count)::integer AS count
+    ), spread AS (
+        SELECT application, days, day - (day - DATE '0001-01-01') % days AS day, gateway, method,
+               currency, code, coalesce(decline_code, '') AS decline_code, took, sum(count) AS count
         FROM gone
+        CROSS JOIN (VALUES (1), (8), (64)) AS span(days)
+        WHERE kind = 'ended'
+        GROUP BY application, days, 3, gateway, method, currency, code, 8, took
+    ), steps AS (
+        SELECT application, days, day, gateway, method, currency, took, sum(count)::integer AS count
+        FROM spread
         WHERE took IS NOT NULL
-        GROUP BY application, day, gateway, method, currency, took
+        GROUP BY application, days, day, gateway, method, currency, took
     ), spans AS (
-        SELECT application, day, gateway, method, currency, generate_series(1, max(took)) AS took
+        SELECT application, days, day, gateway, method, currency,
+               generate_series(1, max(took)) AS took
         FROM steps
-        GROUP BY application, day, gateway, method, currency
+        GROUP BY application, days, day, gateway, method, currency
     ), times AS (
-        SELECT application, day, gateway, method, currency,
+        SELECT application, days, day, gateway, method, currency,
                array_agg(coalesce(steps.count, 0) ORDER BY took) AS took
         FROM spans
-        LEFT JOIN steps USING (application, day, gateway, method, currency, took)
-        GROUP BY application, day, gateway, method, currency
+        LEFT JOIN steps USING (application, days, day, gateway, method, currency, took)
+        GROUP BY application, days, day, gateway, method, currency
     ), ends AS (
-        SELECT application, day, gateway, method, currency, sum(count) AS ended,
+        SELECT application, days, day, gateway, method, currency, sum(count) AS ended,
                coalesce(sum(count) FILTER (WHERE took IS NOT NULL), 0) AS succeeded
-        FROM gone
-        WHERE kind = 'ended'
-        GROUP BY application, day, gateway, method, currency
+        FROM spread
+        GROUP BY application, days, day, gateway, method, currency
     ), tries AS (
         INSERT INTO stats_payments AS standing
-        SELECT application, day, gateway, method, currency, ended, succeeded,
+        SELECT application, days, day, gateway, method, currency, ended, succeeded,
                coalesce(times.took, '{}')
         FROM ends
-        LEFT JOIN times USING (application, day, gateway, method, currency)
-        ON CONFLICT (application, day, gateway, method, currency) DO UPDATE SET
+        LEFT JOIN times USING (application, days, day, gateway, method, currency)
+        ON CONFLICT (application, days, day, gateway, method, currency) DO UPDATE SET
             ended = standing.ended + excluded.ended,
             succeeded = standing.succeeded + excluded.succeeded,
             took = stats_sum(standing.took, excluded.took)
     ), declines AS (
         INSERT INTO stats_declines AS standing
-        SELECT application, day, gateway, method, currency, code, coalesce(decline_code, ''),
-               sum(count)
-        FROM gone
+        SELECT application, days, day, gateway, method, currency, code, decline_code, sum(count)
+        FROM spread
         WHERE code IS NOT NULL
-        GROUP BY application, day, gateway, method, currency, code, coalesce(decline_code, '')
-        ON CONFLICT (application, day, gateway, method, currency, code, decline_code)
+        GROUP BY application, days, day, gateway, method, currency, code, decline_code
+        ON CONFLICT (application, days, day, gateway, method, currency, code, decline_code)
             DO UPDATE SET count = standing.count + excluded.count
     )
     SELECT count(*) INTO v_folded FROM gone;
