@@ -1,4 +1,4 @@
-"""What is kept for a time only: deleted when that time is over, a little at a time."""
+"""What is done a little at a time: deleting what is kept for a time only, and adding up."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -9,13 +9,14 @@ import structlog
 from storage.claims import CLAIM_LIFE, PURGED_AT_ONCE
 from storage.database import Database
 
-INTERVAL_SECONDS: Final = 3600.0
+INTERVAL_SECONDS: Final = 60.0
 
 log = structlog.get_logger()
 
 
 class Housekeeping:
-    """Idempotency claims live 30 days; a later repeat of such a key is a new request."""
+    """Idempotency claims live 30 days; a later repeat of such a key is a new request. Totals are
+    brought up to date by whoever asks for them as well, who then finds little to do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,13 +31,21 @@ class Housekeeping:
             if batch < PURGED_AT_ONCE:
                 return purged
 
+    async def add_up(self) -> None:
+        """Bring the daily totals up to date."""
+        is_done = False
+        while not is_done:
+            async with self._database.begin() as work:
+                is_done = await work.stats.fold()
+
     async def run(self) -> None:
-        """Tidy now and every hour, until cancelled."""
+        """Tidy and add up now and every minute, until cancelled."""
         while True:
             try:
                 purged = await self.tidy()
                 if purged:
                     log.info("claims_purged", claims=purged)
+                await self.add_up()
             except Exception:
                 log.exception("housekeeping_failed")
             await asyncio.sleep(INTERVAL_SECONDS)

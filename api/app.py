@@ -21,6 +21,7 @@ from api import (
     pricing,
     problems,
     refunds,
+    stats,
     tokens,
     webhooks,
 )
@@ -128,7 +129,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     base = APIRouter(prefix=BASE)
-    for module in (payments, refunds, history, events, pricing, tokens, webhooks):
+    for module in (payments, refunds, history, events, stats, pricing, tokens, webhooks):
         base.include_router(module.router)
     app.include_router(base)
     app.include_router(health.router)

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [--quick]`: measure on this machine, print, and keep the results."""
+"""`python -m benchmarks [record] [--quick]`: measure on this machine, print, and keep the results.
+
+`record` measures lists and totals over a large record alone, and keeps only their results.
+"""
 
 import argparse
 import asyncio
@@ -15,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from benchmarks import machine, report
+from benchmarks import machine, record, report
 from benchmarks.contenders import RunFailed
 from benchmarks.course import FULL, QUICK, Measured, Plan, Progress, measure
 from benchmarks.house import House
@@ -31,27 +34,62 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a few minutes, for trying; keeps no results"
     )
-    quick: bool = parser.parse_args().quick
-    plan = QUICK if quick else FULL
+    parser.add_argument("part", nargs="?", choices=["record"], help="this part alone")
+    given = parser.parse_args()
+    quick: bool = given.quick
     console = Console(soft_wrap=True)
-    here = machine.describe()
-    began = time.monotonic()
     try:
-        with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
-            found = asyncio.run(_measured(Path(folder), plan, console))
+        if given.part is None:
+            _everything(console, quick=quick)
+        else:
+            _record_alone(console, quick=quick)
     except (StackRefused, RunFailed) as problem:
         sys.exit(f"everbill bench: {problem}")
+
+
+def _everything(console: Console, *, quick: bool) -> None:
+    plan = QUICK if quick else FULL
+    here = machine.describe()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
+        found = asyncio.run(_measured(Path(folder), plan, console))
     if found is None:
         sys.exit("everbill bench: interrupted; nothing was kept")
     report.show(found, plan, console)
+    grown = _grown(console, quick=quick)
     console.print(
         f"\n{found.ledger_entries} payments settled, each in the ledger once;"
         f" {found.orders_repeated} orders had to be sent again;"
         f" {time.monotonic() - began:.0f} s in all"
     )
     if not quick:
-        RESULTS.write_text(json.dumps(report.document(found, plan, here), indent=2) + "\n")
-        console.print("kept in benchmarks/results.json")
+        _keep({**report.document(found, plan, here), "record": record.document(grown)}, console)
+
+
+def _record_alone(console: Console, *, quick: bool) -> None:
+    grown = _grown(console, quick=quick)
+    if not quick:
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        _keep({**kept, "record": record.document(grown)}, console)
+
+
+def _grown(console: Console, *, quick: bool) -> list[record.Grown]:
+    large = record.LARGE // 10 if quick else record.LARGE
+
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
+        grown = asyncio.run(record.measured(Path(folder), announce, large=large))
+    if grown is None:
+        sys.exit("everbill bench: interrupted; nothing was kept")
+    record.show(grown, console, large=large)
+    return grown
+
+
+def _keep(results: dict[str, object], console: Console) -> None:
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    console.print("kept in benchmarks/results.json")
 
 
 async def _measured(folder: Path, plan: Plan, console: Console) -> Measured | None:

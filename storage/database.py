@@ -25,6 +25,7 @@ from storage.payments import Payments
 from storage.receipts import Receipts
 from storage.refunds import Refunds
 from storage.reviews import Reviews
+from storage.stats import Stats
 
 # A transaction of ours takes milliseconds; whatever takes longer is stuck behind something.
 _SESSION_OPTIONS: Final = (
@@ -101,6 +102,10 @@ class UnitOfWork:
     @cached_property
     def reviews(self) -> Reviews:
         return Reviews(self.connection)
+
+    @cached_property
+    def stats(self) -> Stats:
+        return Stats(self.connection)
 
 
 def _refuse_closed(connection: DBAPIConnection, _record: object, _proxy: object) -> None:

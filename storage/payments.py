@@ -22,8 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing.errors import InvalidRequest, PaymentNotFound
-from billing.identifiers import is_payment_id
+from billing.errors import PaymentNotFound
 from billing.messages import PaymentOrder
 from billing.payment import (
     Failure,
@@ -39,13 +38,13 @@ from runtime.cipher import Cipher
 from storage.attempts import Attempts, attempt_values
 from storage.events import Events, event_values
 from storage.paging import Page
+from storage.payment_pages import page_of_payments
 from storage.payment_rows import (
     ATTEMPT_PREFIX,
     NEEDS_ATTENTION,
     AttemptRecord,
     PaymentRecord,
     event_data_of,
-    payment_of,
     record_of,
     seal_next_action,
     seal_order,
@@ -283,30 +282,18 @@ class Payments:
         created_before: datetime | None = None,
     ) -> Page[Payment]:
         """Payments newest first. Raises InvalidRequest on a cursor that is not ours."""
-        query = select(payments).where(payments.c.application == application)
-        if cursor is not None:
-            if not is_payment_id(cursor):
-                raise InvalidRequest("cursor is not one that a list gave", param="cursor")
-            query = query.where(payments.c.id < cursor)
-        for column, wanted in (
-            (payments.c.user_id, user_id),
-            (payments.c.type, type),
-            (payments.c.status, status),
-            (payments.c.gateway, gateway),
-        ):
-            if wanted is not None:
-                query = query.where(column == str(wanted))
-        if created_after is not None:
-            query = query.where(payments.c.created_at > created_after)
-        if created_before is not None:
-            query = query.where(payments.c.created_at < created_before)
-        rows = await self._connection.execute(query.order_by(payments.c.id.desc()).limit(limit + 1))
-        found = [payment_of(row, self._cipher) for row in rows.mappings()]
-        has_more = len(found) > limit
-        return Page(
-            data=found[:limit],
-            has_more=has_more,
-            next_cursor=found[limit - 1].id if has_more else None,
+        return await page_of_payments(
+            self._connection,
+            self._cipher,
+            application=application,
+            limit=limit,
+            cursor=cursor,
+            user_id=user_id,
+            type=type,
+            status=status,
+            gateway=gateway,
+            created_after=created_after,
+            created_before=created_before,
         )
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:

@@ -60,6 +60,8 @@ IS_OPEN: Final = text("state = 'open'")
 IS_WAITING: Final = text("outcome IS NULL")
 IS_REFUND_UNFINISHED: Final = text(f"status NOT IN ({_ENDED})")
 
+_FILTERED: Final = ("application", "status", "gateway", "type", "created_at", "id")
+
 payments: Final = Table(
     "payments",
     metadata,
@@ -96,14 +98,12 @@ payments: Final = Table(
     CheckConstraint(
         f"status NOT IN ({_TERMINAL}) OR next_action IS NULL", name="ended_without_action"
     ),
-    Index(None, "application", "id"),
     CheckConstraint("(status = 'succeeded') = (paid_at IS NOT NULL)", name="paid_at"),
     CheckConstraint("(status = 'needs_review') = (review IS NOT NULL)", name="review"),
-    Index(None, "application", "user_id", "id"),
-    Index(None, "application", "status", "id"),
-    Index(None, "application", "gateway", "id"),
-    Index(None, "application", "type", "id"),
-    Index(None, "application", "created_at"),
+    Index(None, "application", "created_at", "id"),
+    Index(None, "application", "user_id", "created_at", "id"),
+    Index("payments_filtered_idx", *_FILTERED),
+    Index("payments_user_filtered_idx", "application", "user_id", *_FILTERED[1:]),
     Index("payments_unfinished_idx", "id", postgresql_where=IS_UNFINISHED),
 )
 

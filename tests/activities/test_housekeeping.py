@@ -1,9 +1,15 @@
-"""Claims are deleted after 30 days, and not a day earlier."""
+"""Claims are deleted after 30 days, and not a day earlier; totals are brought up to date."""
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from sqlalchemy import func, select
+
 from activities.housekeeping import Housekeeping
+from storage import stats
 from storage.database import Database
+from storage.stats_tables import stats_changes
+from tests.storage.samples import NOW, take
 
 
 async def test_only_old_claims_are_purged(database: Database) -> None:
@@ -23,3 +29,17 @@ async def test_only_old_claims_are_purged(database: Database) -> None:
     async with database.begin() as work:
         assert await work.claims.exists_for("object_young")
         assert not await work.claims.exists_for("object_old")
+
+
+async def test_totals_are_brought_up_to_date_a_little_at_a_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "FOLDED_AT_ONCE", 2)
+    for _ in range(3):
+        await take(database)
+    await Housekeeping(database).add_up()
+    async with database.begin() as work:
+        left = await work.connection.scalar(select(func.count()).select_from(stats_changes))
+        totals = await work.stats.read("shop", NOW.date(), NOW.date())
+    assert left == 0
+    assert [one.taken.count for one in totals.currencies] == [3]

@@ -22,6 +22,7 @@ SCOPE_OF = {
     "refresh_payment": Scope.WRITE,
     "review_payment": Scope.OPERATE,
     "list_payments": Scope.READ,
+    "read_stats": Scope.READ,
     "list_events": Scope.READ,
     "read_pricing": Scope.READ,
     "create_token": Scope.READ,
