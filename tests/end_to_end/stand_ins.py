@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from billing.payment import GatewayName
 from gateways.gateway import (
+    DisputeObservation,
     Gateway,
     Observation,
     ObservedState,
@@ -38,6 +39,9 @@ class StandIn(Gateway):
 
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
         return await self.inner.query_refund(order)
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        return await self.inner.list_disputes(order)
 
     async def aclose(self) -> None:
         await self.inner.aclose()

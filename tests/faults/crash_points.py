@@ -15,6 +15,7 @@ from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from gateways.gateway import (
+    DisputeObservation,
     Gateway,
     Observation,
     OpenOutcome,
@@ -158,6 +159,12 @@ class CrashingGateway(Gateway):
         observation = await self._inner.query_refund(order)
         self._points.reached("after_query_refund", order.payment_number, order.number)
         return observation
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        self._reached("before_list_disputes", order)
+        disputes = await self._inner.list_disputes(order)
+        self._reached("after_list_disputes", order)
+        return disputes
 
     async def aclose(self) -> None:
         await self._inner.aclose()
