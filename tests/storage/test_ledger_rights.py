@@ -19,6 +19,7 @@ STATEMENTS = {
 ALLOWED = {
     "payments": {"SELECT", "INSERT", "UPDATE"},
     "refunds": {"SELECT", "INSERT", "UPDATE"},
+    "disputes": {"SELECT", "INSERT", "UPDATE"},
     "payment_attempts": {"SELECT", "INSERT", "UPDATE"},
     "receipts": {"SELECT", "INSERT"},
     "reviews": {"SELECT", "INSERT"},

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -22,7 +23,7 @@ from storage.migrate import RecordWouldBeLost, migrate, migration_url
 from storage.provision import OWNER
 from storage.tables import metadata
 from tests.fixtures.database import DatabaseUrls
-from tests.storage.samples import NOW, make_order, reserve, take
+from tests.storage.samples import NOW, make_dispute, make_order, reserve, take
 
 TABLES = """
     SELECT relname || '.' || attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
@@ -100,22 +101,23 @@ def test_down_and_up_again_gives_the_same_schema(empty_url: str) -> None:
 
 
 def test_each_step_back_and_forward_again_gives_the_same_schema(empty_url: str) -> None:
-    migrate(empty_url, "0001")
-    without_refunds = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
-    migrate(empty_url, "0002")
-    first = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
-    assert first != without_refunds
-    migrate(empty_url, "0001")
-    assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == without_refunds
-    migrate(empty_url, "0002")
-    assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
+    for before, after in pairwise(("0001", "0002", "0006")):
+        migrate(empty_url, before)
+        without = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
+        migrate(empty_url, after)
+        first = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
+        assert first != without
+        migrate(empty_url, before)
+        assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == without
+        migrate(empty_url, after)
+        assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     migrate(empty_url)
     first = rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)
     migrate(empty_url)
-    migrate(empty_url, "0002")
+    migrate(empty_url, "0006")
     assert (rows(empty_url, TABLES), rows(empty_url, BEHAVIOUR)) == first
 
 
@@ -135,7 +137,7 @@ def test_the_code_and_the_migrations_mean_the_same_tables(
 
 async def test_several_that_migrate_at_once_take_turns(empty_url: str) -> None:
     await asyncio.gather(*(asyncio.to_thread(migrate, empty_url) for _ in range(4)))
-    assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0006",)]
 
 
 async def test_going_back_does_not_drop_payments_unasked(empty_url: str, cipher: Cipher) -> None:
@@ -164,6 +166,20 @@ async def test_going_back_does_not_drop_refunds_unasked(empty_url: str, cipher: 
     await asyncio.to_thread(migrate, empty_url, "0001", discard=True)
     assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
     assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0001",)]
+
+
+async def test_going_back_does_not_drop_disputes_unasked(empty_url: str, cipher: Cipher) -> None:
+    await asyncio.to_thread(migrate, empty_url)
+    database = Database(empty_url, cipher)
+    order = await take(database)
+    async with database.begin() as work:
+        await work.disputes.record(make_dispute(order), NOW)
+    await database.dispose()
+    with pytest.raises(RecordWouldBeLost, match="holds disputes, and going back to 0002"):
+        await asyncio.to_thread(migrate, empty_url, "0002")
+    assert rows(empty_url, "SELECT count(*) FROM disputes") == [(1,)]
+    await asyncio.to_thread(migrate, empty_url, "0002", discard=True)
+    assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
 
 
 def test_an_unknown_revision_changes_nothing(empty_url: str) -> None:
