@@ -56,7 +56,7 @@ class PaymentActivities:
             record = await work.payments.insert(request.order, request.now)
         for _ in range(_REPLACEMENTS_PER_TRY):
             if record.payment.status is not PaymentStatus.CREATED:
-                return _standing(record)
+                return self._standing(record)
             attempt = record.attempts[-1]
             try:
                 outcome = await self._place(record, attempt)
@@ -74,7 +74,7 @@ class PaymentActivities:
                 f"the instructions of {_REPLACEMENTS_PER_TRY} attempts in a row were lost",
                 type=InstructionsLost.code,
             )
-        return _standing(record)
+        return self._standing(record)
 
     @activity.defn(name="payment.settle")
     async def settle(self, request: SettlePayment) -> Standing:
@@ -86,7 +86,7 @@ class PaymentActivities:
             (attempt for attempt in record.attempts if attempt.state in asked),
             lambda attempt: self._observe(record, attempt, request.now, request.review),
         )
-        return _standing(observed or record)
+        return self._standing(observed or record)
 
     @activity.defn(name="payment.close")
     async def close(self, request: ClosePayment) -> Standing:
@@ -98,7 +98,7 @@ class PaymentActivities:
             record.open_attempts, lambda attempt: self._close_attempt(record, attempt, request)
         )
         if request.status is None:
-            return _standing(closed or record)
+            return self._standing(closed or record)
         return await self._end(request.status, request)
 
     @activity.defn(name="payment.end")
@@ -121,7 +121,7 @@ class PaymentActivities:
             await observations.end(
                 work, request.payment_id, status, request.now, reviewed=request.review is not None
             )
-            return _standing(await _found(work, request.payment_id))
+            return self._standing(await _found(work, request.payment_id))
 
     async def _place(self, record: PaymentRecord, attempt: AttemptRecord) -> OpenOutcome:
         try:
@@ -247,6 +247,9 @@ class PaymentActivities:
         async with self._database.single() as work:
             return await _found(work, payment_id)
 
+    def _standing(self, record: PaymentRecord) -> Standing:
+        return standing_of(record, self._gateways)
+
     def _gateway(self, name: GatewayName) -> Gateway:
         gateway = self._gateways.get(name)
         if gateway is None:
@@ -296,11 +299,18 @@ async def _found(work: UnitOfWork, payment_id: str) -> PaymentRecord:
     return record
 
 
-def _standing(record: PaymentRecord) -> Standing:
+def standing_of(record: PaymentRecord, gateways: Mapping[GatewayName, Gateway]) -> Standing:
+    """Where the payment stands, for its workflow."""
+    paid_at = {one.gateway for one in record.attempts if one.state is AttemptState.PAID}
     return Standing(
         payment=record.payment,
         open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
         needs_attention=record.needs_attention,
+        disputes_at=tuple(
+            name
+            for name, gateway in gateways.items()
+            if name in paid_at and gateway.capabilities.disputes
+        ),
     )
 
 

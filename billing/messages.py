@@ -35,7 +35,8 @@ class PaymentOrder(Message):
     """What the application ordered; the input of `Payment`.
 
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
-    before it does anything else. `polls` are those of the runs before this one.
+    before it does anything else. `polls` are those of the runs before this one, `disputed` that
+    one of them heard of a dispute.
     """
 
     payment_id: str
@@ -55,18 +56,21 @@ class PaymentOrder(Message):
     expires_at: datetime
     resumed: bool = False
     polls: int = 0
+    disputed: bool = False
 
 
 class Standing(Message):
     """Where a payment stands after an activity: the record, and the attempts still alive.
 
     `open_attempts` are those that may yet take money; the workflow ends when none is left.
-    `needs_attention` says that something about the payment waits for a person.
+    `needs_attention` says that something about the payment waits for a person, `disputes_at` where
+    its money may be disputed.
     """
 
     payment: Payment
     open_attempts: tuple[int, ...] = ()
     needs_attention: bool = False
+    disputes_at: tuple[GatewayName, ...] = ()
 
 
 class OpenPayment(Message):
@@ -122,6 +126,14 @@ class ClosePayment(Message):
     order: PaymentOrder | None = None
 
 
+class SettleDisputes(Message):
+    """Ask the gateway for the disputes of the money it took, and record them."""
+
+    payment_id: str
+    gateway: GatewayName
+    now: datetime
+
+
 class EndPayment(Message):
     """Give the payment its final status in the record alone, the gateway being out of reach."""
 
@@ -142,10 +154,14 @@ class FlagPayment(Message):
 
 
 class GatewayReport(Message):
-    """A fact from outside: a webhook's id and type, never its body."""
+    """A fact from outside: a webhook's id and type, never its body.
+
+    `is_dispute` tells that it speaks of a dispute, after which a query alone does not ask.
+    """
 
     event_id: str
     event_type: str
+    is_dispute: bool = False
 
 
 class Command(Message):
@@ -253,6 +269,7 @@ __all__ = [
     "ReserveRefund",
     "ReviewAction",
     "ReviewDecision",
+    "SettleDisputes",
     "SettlePayment",
     "SettleRefund",
     "Standing",

@@ -58,6 +58,7 @@ class Disputes:
         """
         await self._payments.hold(told.payment_id)
         before = await self._find(told)
+        assert before is None or before.payment_id == told.payment_id, "a dispute is of one order"
         after = _settled(told, before, now)
         if before is not None and (after == before or after.age < before.age):
             return None

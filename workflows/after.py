@@ -6,6 +6,7 @@ run any number of times.
 
 from temporalio import workflow
 
+from activities.dispute import DisputeActivities
 from activities.payment import PaymentActivities
 from billing.messages import (
     AFTER_WORKFLOW,
@@ -13,6 +14,7 @@ from billing.messages import (
     AfterInput,
     GatewayReport,
     PaymentEnded,
+    SettleDisputes,
     SettlePayment,
 )
 from runtime import attributes
@@ -46,6 +48,17 @@ class PaymentAfterWorkflow:
                 heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
                 retry_policy=policies.UNKNOWN_OUTCOME,
             )
+            for gateway in standing.disputes_at:
+                standing = await workflow.execute_activity_method(
+                    DisputeActivities.settle,
+                    SettleDisputes(
+                        payment_id=after.payment_id, gateway=gateway, now=workflow.now()
+                    ),
+                    task_queue=gateway_queue(gateway),
+                    start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
+                    heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
+                    retry_policy=policies.UNKNOWN_OUTCOME,
+                )
             self._answered = heard
             if self._asked == self._answered:
                 break

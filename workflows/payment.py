@@ -20,6 +20,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ActivityError
 
+from activities.dispute import DisputeActivities
 from activities.payment import PaymentActivities
 from billing.messages import (
     GATEWAY_REPORTED,
@@ -34,10 +35,11 @@ from billing.messages import (
     PaymentOrder,
     ReviewAction,
     ReviewDecision,
+    SettleDisputes,
     SettlePayment,
     Standing,
 )
-from billing.payment import Payment, PaymentStatus
+from billing.payment import GatewayName, Payment, PaymentStatus
 from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from workflows import policies
@@ -62,6 +64,7 @@ class PaymentWorkflow:
         self._seen: set[str] = set()
         self._asked = 0
         self._answered = 0
+        self._is_disputed = order.disputed
         self._reviewed = 0
         self._polls = order.polls
         self._commands = 0
@@ -88,7 +91,7 @@ class PaymentWorkflow:
                 await self._await_review()
             else:
                 await self._await_news()
-        while self._is_watched:
+        while self._is_watched or self._may_be_disputed:
             await self._watch()
             await workflow.wait_condition(workflow.all_handlers_finished)
         return PaymentEnded(payment_id=self._order.payment_id, status=self._status)
@@ -145,6 +148,7 @@ class PaymentWorkflow:
         if report.event_id not in self._seen:
             self._seen.add(report.event_id)
             self._asked += 1
+            self._is_disputed = self._is_disputed or report.is_dispute
 
     # How it goes.
 
@@ -183,7 +187,13 @@ class PaymentWorkflow:
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._is_idle)
         if self._is_idle and workflow.all_handlers_finished():
             workflow.continue_as_new(
-                self._order.model_copy(update={"resumed": True, "polls": self._polls})
+                self._order.model_copy(
+                    update={
+                        "resumed": True,
+                        "polls": self._polls,
+                        "disputed": self._is_disputed,
+                    }
+                )
             )
 
     async def _await_news(self) -> None:
@@ -220,7 +230,11 @@ class PaymentWorkflow:
 
     async def _watch(self) -> None:
         """Stay until no attempt can take money any more; what one takes is recorded apart."""
-        while self._is_watched:
+        while self._is_watched or self._may_be_disputed:
+            if self._may_be_disputed:
+                await self._settle_disputes()
+                if not self._is_watched:
+                    continue
             try:
                 await workflow.wait_condition(
                     lambda: self._has_unheard, timeout=self._until_next_watch()
@@ -262,6 +276,29 @@ class PaymentWorkflow:
             )
         )
         self._answered = max(self._answered, heard)
+
+    async def _settle_disputes(self) -> None:
+        """Ask for the disputes of what was paid, while other attempts live not for ever."""
+        self._is_disputed = False
+        for gateway in self._disputes_at:
+            try:
+                standing = await workflow.execute_activity_method(
+                    DisputeActivities.settle,
+                    SettleDisputes(
+                        payment_id=self._order.payment_id, gateway=gateway, now=workflow.now()
+                    ),
+                    task_queue=gateway_queue(gateway),
+                    start_to_close_timeout=policies.ACTIVITY_START_TO_CLOSE,
+                    schedule_to_close_timeout=(
+                        policies.CLOSING_BUDGET if self._open_attempts else None
+                    ),
+                    heartbeat_timeout=policies.ACTIVITY_HEARTBEAT,
+                    retry_policy=policies.UNKNOWN_OUTCOME,
+                )
+            except ActivityError:
+                self._is_disputed = True
+            else:
+                self._take(standing)
 
     async def _close(
         self, status: PaymentStatus | None, *, review: ReviewDecision | None = None
@@ -411,6 +448,15 @@ class PaymentWorkflow:
         """
         is_paid = self._status is PaymentStatus.SUCCEEDED
         return bool(self._open_attempts) or (self._has_unheard and not is_paid)
+
+    @property
+    def _may_be_disputed(self) -> bool:
+        """Whether a dispute was reported of an ended payment that took money, and not asked for."""
+        return self._is_disputed and self._has_ended and bool(self._disputes_at)
+
+    @property
+    def _disputes_at(self) -> tuple[GatewayName, ...]:
+        return self._standing.disputes_at if self._standing is not None else ()
 
     @property
     def _open_attempts(self) -> tuple[int, ...]:
