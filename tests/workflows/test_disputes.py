@@ -55,6 +55,7 @@ class TestWhileThePaymentRuns:
     async def test_without_money_there_is_nothing_to_ask(self, disputable: Bench) -> None:
         await disputable.create()
         await disputable.report("evt_dispute", is_dispute=True)
+        await disputable.until(lambda: "settle" in disputable.script.calls)
         await disputable.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
         assert await disputable.ended() is PaymentStatus.CANCELED
         assert "dispute" not in disputable.script.calls
