@@ -19,6 +19,7 @@ SETTLE: Final = "payment.settle"
 CLOSE: Final = "payment.close"
 END: Final = "payment.end"
 FLAG: Final = "payment.flag"
+DISPUTES: Final = "dispute.settle"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
