@@ -31,7 +31,8 @@ _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 @dataclass(frozen=True)
 class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
-    within it, the call being `open`, `query`, `close` or `requery` (the query after a close).
+    within it, the call being `open`, `query`, `close`, `requery` (the query after a close) or
+    `list_disputes`.
 
     `owner` is the one payment that is to meet it, by its id, or by its user's id where it has
     none yet. The payment determines the gateway.
