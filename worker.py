@@ -22,6 +22,7 @@ from temporalio.worker import Interceptor, PollerBehaviorSimpleMaximum, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.delivery import Delivery
+from activities.dispute import DisputeActivities
 from activities.housekeeping import Housekeeping
 from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
@@ -88,6 +89,7 @@ def build_workers(
     payments = PaymentActivities(database, gateways)
     switches = SwitchActivities(database, gateways)
     refunds = RefundActivities(database, gateways)
+    disputes = DisputeActivities(database, gateways)
     workers: list[Worker] = []
     if role in ("all", "core"):
         workers.append(
@@ -117,6 +119,7 @@ def build_workers(
                     switches.switch,
                     refunds.ask,
                     refunds.settle,
+                    disputes.settle,
                 ],
                 interceptors=[ActivityInterceptor(), *interceptors],
                 activity_task_poller_behavior=POLLERS,

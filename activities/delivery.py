@@ -4,6 +4,7 @@ The API delivers at once in the background; the records worker's loop delivers w
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -45,6 +46,7 @@ class Delivery:
 
     async def deliver(self, entry: InboxEntry) -> None:
         """Deliver one stored event and mark its row; a failure leaves it for the loop."""
+        entry = await self._matched(entry)
         try:
             outcome = await self._observe_entry(entry)
         except RPCError as problem:
@@ -58,7 +60,7 @@ class Delivery:
         if outcome is None:
             return
         async with self._database.single() as work:
-            await work.inbox.mark(entry.id, outcome, datetime.now(UTC))
+            await work.inbox.mark(entry.id, outcome, datetime.now(UTC), payment_id=entry.payment_id)
 
     async def run(self) -> None:
         """Deliver what is due, every two seconds, until cancelled."""
@@ -98,14 +100,26 @@ class Delivery:
             return InboxOutcome.DELIVERED
         return await self._observe_afterwards(payment_id, report)
 
+    async def _matched(self, entry: InboxEntry) -> InboxEntry:
+        """The entry with the payment whose money is disputed: nobody can dispute it before the
+        gateway's number of the order stands in the record."""
+        if entry.payment_id is not None or entry.disputed_reference is None:
+            return entry
+        async with self._database.single() as work:
+            payment_id = await work.receipts.payment_behind(entry.gateway, entry.disputed_reference)
+        return replace(entry, payment_id=payment_id)
+
     async def _observe_entry(self, entry: InboxEntry) -> InboxOutcome | None:
         report = GatewayReport(
-            event_id=f"{entry.gateway.value}/{entry.event_id}", event_type=entry.event_type
+            event_id=f"{entry.gateway.value}/{entry.event_id}",
+            event_type=entry.event_type,
+            is_dispute=entry.disputed_reference is not None,
         )
         if entry.refund_id is not None:
             return await self.observe_refund(entry.refund_id, report)
         if entry.payment_id is None:
-            return InboxOutcome.IGNORED
+            is_elsewhere = entry.disputed_reference is not None
+            return InboxOutcome.UNMATCHED if is_elsewhere else InboxOutcome.IGNORED
         return await self.observe(entry.payment_id, report)
 
     async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome | None:

@@ -9,7 +9,7 @@ from activities import returns
 from activities.asking import asking
 from billing.errors import GatewayMisconfigured, PaymentNotFound
 from billing.messages import RefundRequest, Standing
-from billing.payment import Failure, GatewayName
+from billing.payment import AttemptState, Failure, GatewayName
 from gateways.gateway import Gateway, OpenOutcome, Order, Refused
 from storage.database import Database, UnitOfWork
 from storage.payments import AttemptRecord, PaymentRecord
@@ -38,6 +38,7 @@ class Placing:
 
     async def standing(self, record: PaymentRecord, *, refusal: Failure | None = None) -> Standing:
         """What the workflow is told; `refusal` as there."""
+        paid = [one for one in record.attempts if one.state is AttemptState.PAID]
         returned: tuple[RefundRequest, ...] = ()
         if record.has_unapplied_receipt:
             async with self.database.single() as work:
@@ -47,6 +48,11 @@ class Placing:
             open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
             open_gateways=_gateways_of(record.open_attempts),
             gateways=_gateways_of(record.attempts),
+            disputes_at=tuple(
+                name
+                for name in _gateways_of(paid)
+                if name in self.gateways and self.gateways[name].capabilities.disputes
+            ),
             refusal=refusal,
             needs_attention=record.needs_attention,
             returns=returned,

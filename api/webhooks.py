@@ -122,6 +122,7 @@ async def _store(
             body,
             now,
             refund_number=notification.refund_number,
+            disputed_reference=notification.disputed_reference,
         )
     ours = parse_attempt_number(notification.number) if notification.number else None
     log.info(

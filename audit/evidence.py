@@ -37,6 +37,8 @@ class Charge:
     refunded_minor: int
     currency: str
     paid_at: datetime
+    disputed_minor: int = 0
+    """What disputes have withdrawn of it, and not given back."""
 
 
 class GatewayTruth(Protocol):

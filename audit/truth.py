@@ -44,6 +44,7 @@ class SandboxTruth:
                 refunded_minor=charge["refunded"],
                 currency=charge["currency"],
                 paid_at=datetime.fromisoformat(charge["paid_at"]),
+                disputed_minor=charge["disputed"],
             )
             for charge in answer.json()["data"]
         ]
@@ -115,6 +116,7 @@ class GatewayQueryTruth:
             refunded_minor=await self._refunded(gateway, record, attempt),
             currency=receipt.currency,
             paid_at=receipt.paid_at,
+            disputed_minor=await _disputed(gateway, record, attempt),
         )
 
     async def _refunded(
@@ -129,3 +131,12 @@ class GatewayQueryTruth:
                 answer = await gateway.query_refund(refund_order_of(refund))
                 total += refund.refund.amount if answer.state is RefundState.SUCCEEDED else 0
         return total
+
+
+async def _disputed(gateway: Gateway, record: PaymentRecord, attempt: AttemptRecord) -> int:
+    """What the gateway says that disputes have of the money."""
+    try:
+        disputes = await gateway.list_disputes(order_of(record, attempt))
+    except AnswerUntrusted as problem:
+        raise OutcomeUnknown(f"{problem.reason}: {problem.detail}") from None
+    return sum(one.withdrawn_minor - one.reinstated_minor for one in disputes)

@@ -36,7 +36,8 @@ class PaymentOrder(Message):
     """What the application ordered; the input of `Payment`.
 
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
-    before it does anything else. `polls` are those of the runs before this one.
+    before it does anything else. `polls` are those of the runs before this one, `disputed` that
+    one of them heard of a dispute.
     """
 
     payment_id: str
@@ -56,6 +57,7 @@ class PaymentOrder(Message):
     expires_at: datetime
     resumed: bool = False
     polls: int = 0
+    disputed: bool = False
 
 
 class ReviewAction(StrEnum):
@@ -104,7 +106,8 @@ class Standing(Message):
 
     `open_attempts` are those that may yet take money, at `open_gateways`; the workflow ends when
     none is left. `gateways` are those of all attempts. `refusal` is why the gateway would not open
-    the attempt that was to take the place of the payment's own.
+    the attempt that was to take the place of the payment's own. `disputes_at` is where its money
+    may be disputed.
     `needs_attention` says that something about the payment waits for a person. `returns` are the
     refunds of money it did not wait for, as long as they have not ended.
     """
@@ -113,6 +116,7 @@ class Standing(Message):
     open_attempts: tuple[int, ...] = ()
     open_gateways: tuple[GatewayName, ...] = ()
     gateways: tuple[GatewayName, ...] = ()
+    disputes_at: tuple[GatewayName, ...] = ()
     refusal: Failure | None = None
     needs_attention: bool = False
     returns: tuple[RefundRequest, ...] = ()
@@ -174,6 +178,14 @@ class ClosePayment(Message):
     spare: int | None = None
 
 
+class SettleDisputes(Message):
+    """Ask the gateway for the disputes of the money it took, and record them."""
+
+    payment_id: str
+    gateway: GatewayName
+    now: datetime
+
+
 class EndPayment(Message):
     """Give the payment its final status in the record alone, the gateway being out of reach."""
 
@@ -194,10 +206,14 @@ class FlagPayment(Message):
 
 
 class GatewayReport(Message):
-    """A fact from outside: a webhook's id and type, never its body."""
+    """A fact from outside: a webhook's id and type, never its body.
+
+    `is_dispute` tells that it speaks of a dispute, after which a query alone does not ask.
+    """
 
     event_id: str
     event_type: str
+    is_dispute: bool = False
 
 
 class Command(Message):
@@ -285,6 +301,7 @@ __all__ = [
     "ReserveRefund",
     "ReviewAction",
     "ReviewDecision",
+    "SettleDisputes",
     "SettlePayment",
     "SettleRefund",
     "Standing",

@@ -6,6 +6,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from billing.dispute import Dispute
+
 
 class PaymentType(StrEnum):
     ONE_TIME = "one_time"
@@ -166,6 +168,7 @@ class Payment(_Frozen):
     next_action: NextAction
     failure: Failure | None
     review: Review | None
+    dispute: Dispute | None = None
     created_at: datetime
     updated_at: datetime
     expires_at: datetime

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from billing.dispute import DisputeStatus
 from billing.errors import AnswerUntrusted
 from billing.payment import Failure, GatewayName, NextAction, Payer, PaymentMethod
 
@@ -162,12 +163,37 @@ class RefundObservation:
 
 
 @dataclass(frozen=True)
+class DisputeObservation:
+    """The gateway's truth about one dispute of one order at one moment.
+
+    `reference` is the gateway's own number of it, `gateway_status` and `reason` its own words.
+    `withdrawn_minor` is all that was ever taken for it and `reinstated_minor` all that was ever
+    given back: neither shrinks, so that of two answers the later can be told. `fee_minor` is what
+    the gateway charges for it, None where it does not tell in this currency.
+    """
+
+    reference: str
+    status: DisputeStatus
+    gateway_status: str
+    amount_minor: int
+    currency: str
+    reason: str
+    withdrawn_minor: int
+    reinstated_minor: int
+    fee_minor: int | None
+    due_by: datetime | None
+    opened_at: datetime
+
+
+@dataclass(frozen=True)
 class Capabilities:
     methods: frozenset[PaymentMethod]
     currencies: frozenset[str] | None
     """The currencies taken, or None for whatever ISO 4217 knows."""
     orders_expire: bool = False
     """Whether an order dies by itself at its `expires_at`, without being closed."""
+    disputes: bool = False
+    """Whether payers' banks may take the money back, so that it is worth asking."""
 
 
 class Gateway(Protocol):
@@ -212,6 +238,13 @@ class Gateway(Protocol):
         Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured, AnswerUntrusted.
         """
 
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        """Every dispute there ever was of a paid order, oldest first; none, without a call, where
+        the gateway has no disputes.
+
+        Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured, AnswerUntrusted.
+        """
+
     async def aclose(self) -> None:
         """Release connections."""
 
@@ -227,12 +260,14 @@ class WebhookRefused(Exception):
 @dataclass(frozen=True)
 class Notification:
     """A verified webhook. `number` is our order number, None where it speaks of no order;
-    `refund_number` is our refund's, where it speaks of one of those."""
+    `refund_number` is our refund's, where it speaks of one of those. `disputed_reference` is the
+    gateway's own number of the order, where it speaks of a dispute."""
 
     event_id: str
     event_type: str
     number: str | None
     refund_number: str | None = None
+    disputed_reference: str | None = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS charges (
     number TEXT NOT NULL,
     amount INTEGER NOT NULL,
     refunded INTEGER NOT NULL DEFAULT 0,
+    disputed INTEGER NOT NULL DEFAULT 0,
     currency TEXT NOT NULL,
     gateway_reference TEXT NOT NULL,
     paid_at TEXT NOT NULL
@@ -56,6 +57,7 @@ class Book:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.executescript(_SCHEMA)
+        self._add_disputed()
         self._owner: asyncio.Task[Any] | None = None
         self._indexed: set[tuple[str, ...]] = set()
 
@@ -173,13 +175,30 @@ class Book:
             (amount, gateway, gateway_reference),
         )
 
+    def record_dispute(self, gateway: str, gateway_reference: str, amount: int) -> None:
+        """Money withdrawn for a dispute (below zero: reinstated), in minor units, of the charge
+        with the gateway's own number."""
+        self._write(
+            "UPDATE charges SET disputed = disputed + ? WHERE gateway = ? AND"
+            " gateway_reference = ?",
+            (amount, gateway, gateway_reference),
+        )
+
     def charges(self) -> list[Document]:
         """All money ever taken, oldest first."""
         rows = self._connection.execute(
-            "SELECT gateway, reference, attempt, amount, refunded, currency, paid_at, number,"
-            " gateway_reference FROM charges ORDER BY position"
+            "SELECT gateway, reference, attempt, amount, refunded, disputed, currency, paid_at,"
+            " number, gateway_reference FROM charges ORDER BY position"
         )
         return [dict(row) for row in rows]
+
+    def _add_disputed(self) -> None:
+        """A book from before disputes has no column for them."""
+        columns = self._connection.execute("PRAGMA table_info(charges)")
+        if "disputed" not in {column["name"] for column in columns}:
+            self._connection.execute(
+                "ALTER TABLE charges ADD COLUMN disputed INTEGER NOT NULL DEFAULT 0"
+            )
 
     def _write(self, statement: str, parameters: tuple[object, ...]) -> sqlite3.Cursor:
         if not self._connection.in_transaction or _current_task() is not self._owner:

@@ -19,7 +19,16 @@ from sandbox.book import Book
 if TYPE_CHECKING:
     from sandbox.core import Sandbox
 
-OPERATIONS: Final = ("open", "query", "close", "refund", "refund_query", "webhook", "*")
+OPERATIONS: Final = (
+    "open",
+    "query",
+    "close",
+    "refund",
+    "refund_query",
+    "dispute_query",
+    "webhook",
+    "*",
+)
 CALL_FAULTS: Final = (
     "cut_before",
     "cut_after",

@@ -104,7 +104,7 @@ def _live(sandbox: Sandbox, providers: Mapping[str, Provider]) -> Iterable[Marku
     charges = sandbox.book.charges()
     yield element("h2", f"Money taken ({len(charges)})")
     yield table(
-        ("Gateway", "Payment", "#Attempt", "#Amount", "#Refunded", "At"),
+        ("Gateway", "Payment", "#Attempt", "#Amount", "#Refunded", "#Disputed", "At"),
         [_charge_cells(charge) for charge in charges[: -_SHOWN - 1 : -1]],
         "None yet.",
     )
@@ -153,6 +153,7 @@ def _charge_cells(charge: Document) -> tuple[object, ...]:
         charge["attempt"],
         format_amount(charge["amount"], charge["currency"]),
         format_amount(charge["refunded"], charge["currency"]),
+        format_amount(charge["disputed"], charge["currency"]),
         _clock_time(datetime.fromisoformat(charge["paid_at"])),
     )
 

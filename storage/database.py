@@ -17,6 +17,7 @@ from runtime.cipher import Cipher
 from storage.attempts import Attempts
 from storage.attention import Attention
 from storage.claims import Claims
+from storage.disputes import Disputes
 from storage.events import Events
 from storage.inbox import Inbox
 from storage.keys import ApiKeys
@@ -74,6 +75,10 @@ class UnitOfWork:
     @cached_property
     def refunds(self) -> Refunds:
         return Refunds(self.connection, self.payments, self.events)
+
+    @cached_property
+    def disputes(self) -> Disputes:
+        return Disputes(self.connection, self.payments, self.events, self.ledger, self.attention)
 
     @cached_property
     def ledger(self) -> Ledger:

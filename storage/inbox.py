@@ -41,6 +41,7 @@ class InboxEntry:
     number: str | None
     tries: int
     refund_id: str | None = None
+    disputed_reference: str | None = None
 
 
 class Inbox:
@@ -58,11 +59,13 @@ class Inbox:
         now: datetime,
         *,
         refund_number: str | None = None,
+        disputed_reference: str | None = None,
     ) -> InboxEntry | None:
         """Store the event; None if it came before.
 
         `number` is the order's and `refund_number` the refund's, as the gateway tells them: the
         entry names a payment or a refund only where they are of our making.
+        `disputed_reference` is the gateway's own number of an order that is disputed.
         """
         parsed = parse_attempt_number(number) if number is not None else None
         is_ours = refund_number is not None and is_refund_id(refund_number)
@@ -75,6 +78,7 @@ class Inbox:
                 number=number,
                 payment_id=parsed[0] if parsed is not None else None,
                 refund_id=refund_number if is_ours else None,
+                disputed_reference=disputed_reference,
                 body=self._cipher.seal(body, _BODY),
                 received_at=now,
                 next_try_at=now + FIRST_TRY_BY_LOOP,
@@ -109,11 +113,23 @@ class Inbox:
         )
         return sorted((_entry(row) for row in taken.mappings()), key=lambda entry: entry.id)
 
-    async def mark(self, entry_id: int, outcome: InboxOutcome, now: datetime) -> None:
+    async def mark(
+        self,
+        entry_id: int,
+        outcome: InboxOutcome,
+        now: datetime,
+        *,
+        payment_id: str | None = None,
+    ) -> None:
+        """Settle an entry; `payment_id` is the payment it turned out to be about."""
         await self._connection.execute(
             update(inbox)
             .where(inbox.c.id == entry_id, inbox.c.outcome.is_(None))
-            .values(outcome=outcome.value, settled_at=now)
+            .values(
+                outcome=outcome.value,
+                settled_at=now,
+                payment_id=func.coalesce(inbox.c.payment_id, payment_id),
+            )
         )
 
     async def body(self, entry_id: int) -> bytes | None:
@@ -141,4 +157,5 @@ def _entry(row: RowMapping) -> InboxEntry:
         number=row["number"],
         tries=row["tries"],
         refund_id=row["refund_id"],
+        disputed_reference=row["disputed_reference"],
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import RowMapping
 
+from billing.dispute import Dispute
 from billing.messages import PaymentOrder
 from billing.payment import (
     AttemptState,
@@ -139,6 +140,7 @@ def payment_of(row: RowMapping, cipher: Cipher) -> Payment:
         next_action=_next_action(row, cipher),
         failure=row["failure"] and Failure.model_validate(row["failure"]),
         review=row["review"] and Review.model_validate(row["review"]),
+        dispute=row["dispute"] and Dispute.model_validate(row["dispute"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         expires_at=row["expires_at"],

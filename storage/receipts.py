@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.payment import GatewayName
-from storage.tables import receipts
+from storage.tables import payment_attempts, receipts
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,18 @@ class Receipts:
             select(receipts).where(receipts.c.payment_id == payment_id).order_by(receipts.c.attempt)
         )
         return [_receipt(row) for row in rows.mappings()]
+
+    async def payment_behind(self, gateway: GatewayName, reference: str) -> str | None:
+        """The payment of an order, or of its money, by the gateway's own number; None if that is
+        not ours."""
+        of_order = select(payment_attempts.c.payment_id).where(
+            payment_attempts.c.gateway == gateway.value, payment_attempts.c.reference == reference
+        )
+        of_money = select(receipts.c.payment_id).where(
+            receipts.c.gateway == gateway.value, receipts.c.gateway_reference == reference
+        )
+        found: str | None = await self._connection.scalar(of_money.union(of_order).limit(1))
+        return found
 
     async def kept(self, payment_id: str) -> ReceiptRecord | None:
         return next((one for one in await self.of(payment_id) if one.kept), None)

@@ -31,6 +31,7 @@ from billing.errors import (
 )
 from billing.payment import Failure, GatewayName, PaymentStatus, Review
 from billing.refund import REFUND_LIMITS, RefundCause, RefundStatus, sources_of
+from storage.dispute_tables import held_of
 from storage.events import Events
 from storage.payment_rows import event_data_of
 from storage.payments import Payments
@@ -51,7 +52,7 @@ _RECORD: Final = select(
 
 def _basis(is_wanted: ColumnElement[bool]) -> Select[Any]:
     """What a reservation is decided by: payment, receipt (nulls if there is none), and what its
-    refunds have taken."""
+    refunds and disputes have taken."""
     is_taken = and_(
         refunds.c.attempt == receipts.c.attempt, refunds.c.status != RefundStatus.FAILED.value
     )
@@ -67,12 +68,14 @@ def _basis(is_wanted: ColumnElement[bool]) -> Select[Any]:
         .where(refunds.c.payment_id == payments.c.id)
         .lateral("taken")
     )
+    disputed = held_of(receipts)
     return (
         select(
             payments.c.application.label("owner"),
             payments.c.status,
             receipts,
             cast(taken.c.sum, BigInteger).label("taken_minor"),
+            disputed.c.disputed_minor,
             taken.c.count.label("refunds"),
             taken.c.last_ask,
             taken.c.stands,
@@ -80,6 +83,7 @@ def _basis(is_wanted: ColumnElement[bool]) -> Select[Any]:
         .select_from(payments)
         .outerjoin(receipts, and_(receipts.c.payment_id == payments.c.id, is_wanted))
         .join(taken, true())
+        .join(disputed, true())
         .where(payments.c.id == bindparam("wanted_payment"))
     )
 
@@ -379,12 +383,15 @@ def _require_within_limits(basis: RowMapping, payment_id: str, ask_at: datetime)
 
 
 def _amount(basis: RowMapping, payment_id: str, wanted: int | None) -> int:
-    left: int = basis["amount_minor"] - basis["taken_minor"]
+    disputed: int = basis["disputed_minor"]
+    # A payer may dispute what was refunded already: then nothing is left, not less than that.
+    left: int = max(basis["amount_minor"] - basis["taken_minor"] - disputed, 0)
     amount = left if wanted is None else wanted
     if left == 0 or amount > left:
+        with_dispute = f" and {disputed} withdrawn by a dispute" if disputed else ""
         raise RefundExceedsPayment(
             f"{left} of {basis['amount_minor']} {basis['currency']} in minor units are left of"
-            f" payment {payment_id}, the rest being refunded or set aside for it",
+            f" payment {payment_id}, the rest being refunded or set aside for it{with_dispute}",
             param="amount",
         )
     return amount

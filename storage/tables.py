@@ -83,6 +83,7 @@ payments: Final = Table(
     Column("order_document", LargeBinary, nullable=False),
     Column("failure", JSONB(none_as_null=True)),
     Column("review", JSONB(none_as_null=True)),
+    Column("dispute", JSONB(none_as_null=True)),
     _instant("created_at"),
     _instant("updated_at"),
     _instant("expires_at"),
@@ -127,6 +128,7 @@ payment_attempts: Final = Table(
     CheckConstraint(_one_of("gateway", GatewayName), name="gateway"),
     CheckConstraint("attempt BETWEEN 1 AND 99", name="attempt"),
     UniqueConstraint("number"),
+    Index(None, "gateway", "reference"),
     Index("payment_attempts_open_idx", "payment_id", postgresql_where=IS_OPEN),
 )
 
@@ -275,6 +277,7 @@ webhook_inbox: Final = Table(
     Column("number", Text),
     Column("payment_id", Text),
     Column("refund_id", Text),
+    Column("disputed_reference", Text),
     Column("body", LargeBinary, nullable=False),
     Column("outcome", Text),
     Column("tries", Integer, nullable=False, server_default="0"),

@@ -6,6 +6,7 @@ run any number of times.
 
 from temporalio import workflow
 
+from activities.dispute import DisputeActivities
 from activities.payment import PaymentActivities
 from billing.messages import (
     AFTER_WORKFLOW,
@@ -13,6 +14,7 @@ from billing.messages import (
     AfterInput,
     GatewayReport,
     PaymentEnded,
+    SettleDisputes,
     SettlePayment,
     Standing,
 )
@@ -40,6 +42,15 @@ class PaymentAfterWorkflow:
             for gateway in standing.gateways:
                 if gateway is not after.gateway:
                     standing = await self._settle(gateway)
+            for gateway in standing.disputes_at:
+                standing = await workflow.execute_activity_method(
+                    DisputeActivities.settle,
+                    SettleDisputes(
+                        payment_id=after.payment_id, gateway=gateway, now=workflow.now()
+                    ),
+                    task_queue=gateway_queue(gateway),
+                    **policies.GATEWAY_CALL,
+                )
             self._answered = heard
             await start_returns(standing.returns)
             if self._asked == self._answered:

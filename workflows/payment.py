@@ -91,7 +91,7 @@ class PaymentWorkflow(PaymentCalls):
             else:
                 await self._await_news()
         await self._return_unapplied()
-        while self._is_watched:
+        while self._is_watched or self._may_be_disputed:
             await self._watch()
             await workflow.wait_condition(workflow.all_handlers_finished)
         return PaymentEnded(payment_id=self._order.payment_id, status=self._status)
@@ -176,6 +176,7 @@ class PaymentWorkflow(PaymentCalls):
         if report.event_id not in self._seen:
             self._seen.add(report.event_id)
             self._asked += 1
+            self._is_disputed = self._is_disputed or report.is_dispute
 
     # How it goes.
 
@@ -212,7 +213,13 @@ class PaymentWorkflow(PaymentCalls):
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() or not self._is_idle)
         if self._is_idle and workflow.all_handlers_finished():
             workflow.continue_as_new(
-                self._order.model_copy(update={"resumed": True, "polls": self._polls})
+                self._order.model_copy(
+                    update={
+                        "resumed": True,
+                        "polls": self._polls,
+                        "disputed": self._is_disputed,
+                    }
+                )
             )
 
     async def _await_news(self) -> None:
@@ -285,7 +292,11 @@ class PaymentWorkflow(PaymentCalls):
 
     async def _watch(self) -> None:
         """Stay until no attempt can take money any more; what one takes is recorded apart."""
-        while self._is_watched:
+        while self._is_watched or self._may_be_disputed:
+            if self._may_be_disputed:
+                await self._settle_disputes()
+                if not self._is_watched:
+                    continue
             try:
                 await workflow.wait_condition(
                     lambda: self._has_unheard, timeout=self._until_next_watch()

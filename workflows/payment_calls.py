@@ -7,6 +7,7 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ActivityError
 
+from activities.dispute import DisputeActivities
 from activities.payment import PaymentActivities
 from billing.messages import (
     ClosePayment,
@@ -14,6 +15,7 @@ from billing.messages import (
     FlagPayment,
     PaymentOrder,
     ReviewDecision,
+    SettleDisputes,
     SettlePayment,
     Standing,
 )
@@ -37,6 +39,7 @@ class PaymentCalls:
         self._asked = 0
         self._answered = 0
         self._polls = order.polls
+        self._is_disputed = order.disputed
 
     async def _settle(
         self, *, thorough: bool = False, review: ReviewDecision | None = None
@@ -118,6 +121,27 @@ class PaymentCalls:
                 **policies.GATEWAY_CALL,
             )
         )
+
+    async def _settle_disputes(self) -> None:
+        """Ask for the disputes of what was paid, while other attempts live not for ever."""
+        self._is_disputed = False
+        for gateway in self._disputes_at:
+            try:
+                standing = await workflow.execute_activity_method(
+                    DisputeActivities.settle,
+                    SettleDisputes(
+                        payment_id=self._order.payment_id, gateway=gateway, now=workflow.now()
+                    ),
+                    task_queue=gateway_queue(gateway),
+                    schedule_to_close_timeout=(
+                        policies.CLOSING_BUDGET if self._open_attempts else None
+                    ),
+                    **policies.GATEWAY_CALL,
+                )
+            except ActivityError:
+                self._is_disputed = True
+            else:
+                self._take(standing)
 
     async def _end(self, status: PaymentStatus, review: ReviewDecision | None) -> None:
         self._take(
@@ -221,6 +245,15 @@ class PaymentCalls:
     @property
     def _open_attempts(self) -> tuple[int, ...]:
         return self._standing.open_attempts if self._standing is not None else ()
+
+    @property
+    def _may_be_disputed(self) -> bool:
+        """Whether a dispute was reported of an ended payment that took money, and not asked for."""
+        return self._is_disputed and self._has_ended and bool(self._disputes_at)
+
+    @property
+    def _disputes_at(self) -> tuple[GatewayName, ...]:
+        return self._standing.disputes_at if self._standing is not None else ()
 
     @property
     def _other_gateways(self) -> tuple[GatewayName, ...]:

@@ -36,6 +36,7 @@ from gateways.clock import Clock, utc_now
 from gateways.gateway import (
     AlreadyOrdered,
     Capabilities,
+    DisputeObservation,
     Observation,
     ObservedState,
     Opened,
@@ -119,6 +120,10 @@ class AlipayGateway:
         if meaning is Meaning.ABSENT:
             return RefundObservation(RefundState.ABSENT, node.text("sub_code") or "")
         raise OutcomeUnknown(detail)
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        """See `Gateway.list_disputes`: it tells of none."""
+        return []
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -18,6 +18,7 @@ from gateways.clock import Clock
 from gateways.gateway import (
     AlreadyOrdered,
     Capabilities,
+    DisputeObservation,
     Observation,
     ObservedState,
     Opened,
@@ -32,6 +33,7 @@ from gateways.gateway import (
 from gateways.meaning import Meaning
 from gateways.stripe.amounts import from_stripe, to_stripe
 from gateways.stripe.connection import SdkTransport, read_error
+from gateways.stripe.disputes import StripeDisputes
 from gateways.stripe.objects import (
     ChargeView,
     IntentPage,
@@ -60,7 +62,9 @@ class StripeGateway:
     mode the secret key belongs to."""
 
     name = GatewayName.STRIPE
-    capabilities = Capabilities(methods=frozenset({PaymentMethod.CARD}), currencies=None)
+    capabilities = Capabilities(
+        methods=frozenset({PaymentMethod.CARD}), currencies=None, disputes=True
+    )
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class StripeGateway:
         self._intents = client.v1.payment_intents
         self._charges = client.v1.charges
         self._refunds = StripeRefunds(client, clock)
+        self._disputes = StripeDisputes(client, is_live=is_live)
         self._transport = transport
         self._publishable_key = publishable_key
         self._is_live = is_live
@@ -126,6 +131,16 @@ class StripeGateway:
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
         """See `Gateway.query_refund`."""
         return await self._refunds.query(order)
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        """See `Gateway.list_disputes`."""
+        reference = order.reference
+        if reference is None:
+            intent = await self._find(order)
+            if intent is None:
+                return []
+            reference = intent.id
+        return await self._disputes.of(order, reference)
 
     async def aclose(self) -> None:
         """See `Gateway.aclose`."""

@@ -1,6 +1,7 @@
 """Stripe's objects as far as we read them, checked before anything rests on them.
 
-Field meanings: Stripe API 2026-10-28.endive, PaymentIntent, Charge, Refund and the error object.
+Field meanings: Stripe API 2026-10-28.endive, PaymentIntent, Charge, Refund, Dispute and the
+error object.
 """
 
 from collections.abc import Mapping
@@ -74,6 +75,43 @@ class RefundView(_View):
 
 class RefundPage(_View):
     """One page of a list of refunds; its members may belong to other systems."""
+
+    data: list[dict[str, Any]]
+    has_more: bool
+
+
+class DisputeMoneyView(_View):
+    """A balance transaction of a dispute, in Stripe's own units: `amount` is below zero where
+    money was withdrawn."""
+
+    amount: int
+    fee: int
+    currency: str = Field(pattern=r"^[a-z]{3}$")
+
+
+class EvidenceView(_View):
+    due_by: int | None = None
+    """Unix seconds."""
+
+
+class DisputeView(_View):
+    """A Dispute; the amount is in Stripe's own units, the currency is lower case."""
+
+    id: str = Field(pattern=r"^[a-z]+_[A-Za-z0-9_]{1,250}$")
+    status: str = Field(min_length=1, max_length=100)
+    amount: int = Field(ge=0)
+    currency: str = Field(pattern=r"^[a-z]{3}$")
+    reason: str = Field(max_length=100)
+    payment_intent: str | None = None
+    created: int
+    """Unix seconds."""
+    livemode: bool
+    balance_transactions: list[DisputeMoneyView]
+    evidence_details: EvidenceView | None = None
+
+
+class DisputePage(_View):
+    """One page of a list of disputes, newest first."""
 
     data: list[dict[str, Any]]
     has_more: bool

@@ -29,6 +29,8 @@ _JSON: Final = "application/json"
 _MOST_SIGNATURES: Final = 10
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
+_INTENT: Final = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+_OF_AN_ORDER: Final = ("payment_intent", "charge", "dispute")
 _ATTEMPT: Final = re.compile(r"[1-9][0-9]?")
 
 # Each of these accompanies an event of the PaymentIntent or of the refund that says the same;
@@ -86,7 +88,8 @@ class StripeWebhookVerifier:
         if subject.get("object") == "refund":
             number, refund_number = _numbers_of_refund(subject)
             return Notification(event.id, event.type, number, refund_number)
-        return Notification(event.id, event.type, _number_of(subject))
+        disputed = _disputed_reference(subject)
+        return Notification(event.id, event.type, _number_of(subject), disputed_reference=disputed)
 
     def refused(self, status_code: int, reason: str) -> Reply:
         """See `WebhookVerifier.refused`. Stripe repeats after anything but a 2xx."""
@@ -111,9 +114,10 @@ def _read_event(body: bytes) -> _Event:
 
 
 def _number_of(subject: Mapping[str, Any]) -> str | None:
-    """Our number, from the metadata that a charge copies from its PaymentIntent."""
+    """Our number, from the metadata that a charge copies from its PaymentIntent; a dispute has
+    it only if somebody wrote it there."""
     metadata = subject.get("metadata")
-    if subject.get("object") not in ("payment_intent", "charge") or not isinstance(metadata, dict):
+    if subject.get("object") not in _OF_AN_ORDER or not isinstance(metadata, dict):
         return None
     payment_id, attempt = metadata.get("payment_id"), metadata.get("attempt")
     if not isinstance(payment_id, str) or not is_payment_id(payment_id):
@@ -121,6 +125,14 @@ def _number_of(subject: Mapping[str, Any]) -> str | None:
     if not isinstance(attempt, str) or not _ATTEMPT.fullmatch(attempt):
         return None
     return attempt_number(payment_id, int(attempt))
+
+
+def _disputed_reference(subject: Mapping[str, Any]) -> str | None:
+    """The PaymentIntent that a dispute is about."""
+    if subject.get("object") != "dispute":
+        return None
+    intent_id = subject.get("payment_intent")
+    return intent_id if isinstance(intent_id, str) and _INTENT.fullmatch(intent_id) else None
 
 
 def _numbers_of_refund(subject: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""Stripe: PaymentIntents with cards, and their refunds; a `sandbox.core.Provider`."""
+"""Stripe: PaymentIntents with cards, their refunds and disputes; a `sandbox.core.Provider`."""
 
 import hashlib
 import hmac
@@ -11,6 +11,8 @@ from fastapi import APIRouter
 from sandbox.core import Keys, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
 from sandbox.stripe.calls import Calls
+from sandbox.stripe.dispute_routes import dispute_routes
+from sandbox.stripe.disputes import Disputes
 from sandbox.stripe.intents import NAME, Intents
 from sandbox.stripe.objects import make_id
 from sandbox.stripe.payer import CardPayer, order_lines, payer_routes
@@ -42,17 +44,27 @@ def settings(keys: Keys, url: str) -> dict[str, str]:
 
 
 def routes(sandbox: Sandbox) -> APIRouter:
-    intents = Intents(sandbox)
+    intents, disputes = _account(sandbox)
     router = APIRouter()
-    router.include_router(payer_routes(sandbox, CardPayer(sandbox, intents), intents))
+    card_payer = CardPayer(sandbox, intents)
+    router.include_router(payer_routes(sandbox, card_payer, intents))
     calls = Calls(sandbox)
+    router.include_router(dispute_routes(sandbox, disputes, card_payer, calls))
     router.include_router(refund_routes(sandbox, Refunds(sandbox, intents), calls))
     router.include_router(api_routes(sandbox, intents, calls))
     return router
 
 
 def payer(sandbox: Sandbox) -> Payer:
-    return CardPayer(sandbox, Intents(sandbox))
+    intents, _ = _account(sandbox)
+    return CardPayer(sandbox, intents)
+
+
+def _account(sandbox: Sandbox) -> tuple[Intents, Disputes]:
+    intents = Intents(sandbox)
+    disputes = Disputes(sandbox, intents)
+    intents.after_charges(disputes.follow)
+    return intents, disputes
 
 
 def webhook_rules(sandbox: Sandbox) -> WebhookRules:

@@ -156,13 +156,13 @@ class Calls:
 
 
 def altered(body: Document, fault: Fault) -> Document:
-    """The answer as a fault of its content makes it, for each intent or refund in it."""
+    """The answer as a fault of its content makes it, for each intent, refund or dispute in it."""
     body = deepcopy(body)
     for item in body["data"] if body.get("object") == "list" else [body]:
         if item.get("object") == "payment_intent":
             _alter(item, fault.name)
-        elif item.get("object") == "refund":
-            _alter_refund(item, fault.name)
+        elif item.get("object") in ("refund", "dispute"):
+            _alter_of_charge(item, fault.name)
     return body
 
 
@@ -180,16 +180,16 @@ def _alter(intent: Document, name: str) -> None:
         intent["status"] = "requires_reflection"
 
 
-def _alter_refund(refund: Document, name: str) -> None:
+def _alter_of_charge(item: Document, name: str) -> None:
     if name == "wrong_amount":
-        refund["amount"] += 1
+        item["amount"] += 1
     elif name == "wrong_currency":
-        refund["currency"] = "usd" if refund["currency"] == "eur" else "eur"
+        item["currency"] = "usd" if item["currency"] == "eur" else "eur"
     elif name == "wrong_order":
         for field in ("charge", "payment_intent"):
-            refund[field] = _another(refund[field])
+            item[field] = _another(item[field])
     elif name == "unknown_status":
-        refund["status"] = "requires_reflection"
+        item["status"] = "requires_reflection"
 
 
 def _another(identifier: str) -> str:

@@ -40,7 +40,8 @@ _DECLINE_WORD: Final = re.compile(r"[a-z][a-z_]{2,60}")
 class Card:
     """A test card. `decline` is the decline code it ends in, None when it pays. `refund` is the
     course of a refund to it: `pending` before it succeeds, or one that `fails` after it had
-    succeeded; None for one that succeeds at once."""
+    succeeded; None for one that succeeds at once. `dispute` is the reason for which a charge of it
+    is disputed right after."""
 
     number: str
     brand: str = "visa"
@@ -48,6 +49,7 @@ class Card:
     needs_3ds: bool = False
     declines_only_with_cvc: bool = False
     refund: str | None = None
+    dispute: str | None = None
 
     @property
     def last4(self) -> str:
@@ -64,6 +66,8 @@ _CARDS: Final = {
         Card("378282246310005", "amex"),
         Card("4000000000007726", refund="pending"),
         Card("4000000000005126", refund="fails"),
+        Card("4000000000000259", dispute="fraudulent"),
+        Card("4000000000002685", dispute="product_not_received"),
         _DECLINED,
         Card("4000000000009995", decline="insufficient_funds"),
         Card("4000000000009987", decline="lost_card"),
@@ -85,6 +89,8 @@ _TOKENS: Final = {
     "pm_card_amex": "378282246310005",
     "pm_card_pendingRefund": "4000000000007726",
     "pm_card_refundFail": "4000000000005126",
+    "pm_card_createDispute": "4000000000000259",
+    "pm_card_createDisputeProductNotReceived": "4000000000002685",
     "pm_card_chargeDeclined": "4000000000000002",
     "pm_card_visa_chargeDeclined": "4000000000000002",
     "pm_card_chargeDeclinedInsufficientFunds": "4000000000009995",

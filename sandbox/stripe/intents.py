@@ -4,6 +4,7 @@ Every method that changes something belongs into a transaction of the book. A de
 as StripeError with `executed` set, after its changes are made: the caller commits all the same.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -25,6 +26,7 @@ INTENT: Final = "stripe_intent"
 CHARGE: Final = "stripe_charge"
 EVENT: Final = "stripe_event"
 REFUND: Final = "stripe_refund"
+DISPUTE: Final = "stripe_dispute"
 CANCELABLE: Final = (
     "requires_payment_method",
     "requires_capture",
@@ -62,12 +64,21 @@ class NewIntent:
     fields: Document
 
 
+ChargeFollower = Callable[[Document, Document, Card], None]
+"""What happens after a charge: the kept intent, the charge and the card it was made with."""
+
+
 class Intents:
     """The PaymentIntents of the sandbox's one Stripe account."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._book = sandbox.book
+        self._followers: list[ChargeFollower] = []
+
+    def after_charges(self, follow: ChargeFollower) -> None:
+        """Have `follow` called in the transaction of each charge that takes money."""
+        self._followers.append(follow)
 
     def create(self, wanted: NewIntent, card: Card | None, origin: Origin) -> Document:
         """The kept document of a new intent, with a card on it if one is given."""
@@ -257,6 +268,8 @@ class Intents:
         self._keep(kept)
         self.tell(kept, "charge.succeeded", charge, origin)
         self.tell(kept, "payment_intent.succeeded", intent, origin)
+        for follow in self._followers:
+            follow(kept, charge, card)
         return intent
 
     def _decline(self, kept: Document, card: Card, problem: Problem, origin: Origin) -> Document:

@@ -9,7 +9,7 @@ from sandbox.core import Sandbox
 from sandbox.delivery import DELIVERED, KIND
 from sandbox.stripe.errors import StripeError, missing
 from sandbox.stripe.forms import Form
-from sandbox.stripe.intents import CHARGE, EVENT, INTENT, NAME, REFUND
+from sandbox.stripe.intents import CHARGE, DISPUTE, EVENT, INTENT, NAME, REFUND
 from sandbox.stripe.parameters import LIST, check_known, read_integer
 
 _CHUNK: Final = 100
@@ -32,10 +32,10 @@ class Lists:
         return self._page("/v1/charges", CHARGE, form, ("customer", "payment_intent"))
 
     def refunds(self, form: Form) -> Document:
-        for name, kind in (("charge", CHARGE), ("payment_intent", INTENT)):
-            if name in form and self._book.get(kind, str(form[name])) is None:
-                raise missing(name, str(form[name]), name)
-        return self._page("/v1/refunds", REFUND, form, ("charge", "payment_intent"))
+        return self._of_charges("/v1/refunds", REFUND, form)
+
+    def disputes(self, form: Form) -> Document:
+        return self._of_charges("/v1/disputes", DISPUTE, form)
 
     def events(self, form: Form) -> Document:
         types = form.get("types")
@@ -54,12 +54,19 @@ class Lists:
         for charge in self._book.charges():
             if charge["gateway"] == NAME:
                 taken[charge["currency"].lower()] += charge["amount"] - charge["refunded"]
+                taken[charge["currency"].lower()] -= charge["disputed"]
         pending = [
             {"amount": amount, "currency": currency, "source_types": {"card": amount}}
             for currency, amount in (taken or {"usd": 0}).items()
         ]
         available = [entry | {"amount": 0, "source_types": {"card": 0}} for entry in pending]
         return {"object": "balance", "available": available, "livemode": False, "pending": pending}
+
+    def _of_charges(self, url: str, kind: str, form: Form) -> Document:
+        for name, named in (("charge", CHARGE), ("payment_intent", INTENT)):
+            if name in form and self._book.get(named, str(form[name])) is None:
+                raise missing(name, str(form[name]), name)
+        return self._page(url, kind, form, ("charge", "payment_intent"))
 
     def _page(
         self,

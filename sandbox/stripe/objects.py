@@ -11,6 +11,9 @@ from sandbox.stripe.cards import Card, Problem
 API_VERSION: Final = "2026-10-28.endive"
 
 _ALPHABET: Final = string.ascii_letters + string.digits
+_EVIDENCE_SECONDS: Final = 9 * 24 * 3600
+"""How long the merchant may answer a dispute."""
+
 _HIDDEN_FROM_BROWSERS: Final = (
     "amount_received",
     "application",
@@ -166,6 +169,69 @@ def new_refund(
         "source_transfer_reversal": None,
         "status": "succeeded",
         "transfer_reversal": None,
+    }
+
+
+def new_dispute(charge: Document, amount: int, reason: str, card: Card, created: int) -> Document:
+    """A dispute of a charge that has succeeded, which has withdrawn nothing yet."""
+    return {
+        "id": make_id("dp"),
+        "object": "dispute",
+        "amount": amount,
+        "balance_transactions": [],
+        "charge": charge["id"],
+        "created": created,
+        "currency": charge["currency"],
+        "enhanced_eligibility_types": [],
+        "evidence": {},
+        "evidence_details": {
+            "due_by": created + _EVIDENCE_SECONDS,
+            "enhanced_eligibility": {},
+            "has_evidence": False,
+            "past_due": False,
+            "submission_count": 0,
+        },
+        "is_charge_refundable": True,
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": charge["payment_intent"],
+        "payment_method_details": {
+            "card": {"brand": card.brand, "case_type": "chargeback", "network_reason_code": None},
+            "type": "card",
+        },
+        "reason": reason,
+        "status": "needs_response",
+    }
+
+
+def new_dispute_transaction(dispute: Document, amount: int, fee: int, created: int) -> Document:
+    """Money that a dispute takes from the account's balance (`amount` below zero) or returns."""
+    return {
+        "id": make_id("txn"),
+        "object": "balance_transaction",
+        "amount": amount,
+        "available_on": created,
+        "created": created,
+        "currency": dispute["currency"],
+        "description": f"Chargeback {'withdrawal' if amount < 0 else 'reversal'}",
+        "exchange_rate": None,
+        "fee": fee,
+        "fee_details": [
+            {
+                "amount": fee,
+                "application": None,
+                "currency": dispute["currency"],
+                "description": "Dispute fee",
+                "type": "stripe_fee",
+            }
+        ]
+        if fee
+        else [],
+        "net": amount - fee,
+        "reporting_category": "dispute" if amount < 0 else "dispute_reversal",
+        "source": dispute["id"],
+        "status": "available",
+        "type": "adjustment",
     }
 
 

@@ -10,7 +10,7 @@ from sandbox.core import Sandbox
 from sandbox.stripe.cards import Card
 from sandbox.stripe.errors import StripeError, missing
 from sandbox.stripe.forms import Form
-from sandbox.stripe.intents import CHARGE, NAME, REFUND, Intents, Origin
+from sandbox.stripe.intents import CHARGE, DISPUTE, NAME, REFUND, Intents, Origin
 from sandbox.stripe.objects import make_id, new_refund, unix
 from sandbox.stripe.parameters import check_known, read_integer, read_metadata
 
@@ -39,6 +39,7 @@ class Refunds:
             )
         metadata = read_metadata(form)
         kept, charge = self._paid(form)
+        self._check_undisputed(charge)
         amount = _read_amount(form, charge)
         refund = new_refund(charge, amount, reason, metadata, self._now())
         course = Card(**kept["card"]).refund
@@ -129,6 +130,17 @@ class Refunds:
                 param=named[0],
             )
         return kept, charge
+
+    def _check_undisputed(self, charge: Document) -> None:
+        """Raises StripeError while a dispute has the charge's money, or for ever once it lost."""
+        disputes = self._book.find(DISPUTE, charge=charge["id"])
+        if any(not one["is_charge_refundable"] and one["status"] != "won" for one in disputes):
+            raise StripeError(
+                400,
+                f"Charge {charge['id']} has been charged back; cannot issue a refund.",
+                code="charge_disputed",
+                executed=True,
+            )
 
     def _now(self) -> int:
         return unix(self._sandbox.clock())

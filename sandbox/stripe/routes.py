@@ -104,7 +104,7 @@ def api_routes(sandbox: Sandbox, intents: Intents, calls: Calls) -> APIRouter:
             raise StripeError(
                 404,
                 f"Unrecognized request URL ({request.method}: /v1/{path}). This sandbox speaks of"
-                " payment_intents, charges, refunds, events and balance.",
+                " payment_intents, charges, refunds, disputes, events and balance.",
             )
 
         return await calls.answer(request, "other", refuse)

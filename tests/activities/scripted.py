@@ -8,6 +8,7 @@ from billing.messages import PaymentOrder
 from billing.payment import GatewayName, PaymentMethod, QrCode
 from gateways.gateway import (
     Capabilities,
+    DisputeObservation,
     Observation,
     ObservedState,
     Opened,
@@ -41,7 +42,7 @@ def order(number: int = 1, *, expires_in_seconds: int = 1800) -> PaymentOrder:
 
 class ScriptedGateway:
     """`states` says what each attempt is in by now; `on_open` replaces the answer to an
-    order; `refunds` what it says, or raises, of each refund."""
+    order; `refunds` what it says, or raises, of each refund, `disputes` of each order."""
 
     name = GatewayName.ALIPAY
     capabilities = Capabilities(frozenset({PaymentMethod.QR}), None, orders_expire=True)
@@ -54,6 +55,8 @@ class ScriptedGateway:
         self.closed: list[str] = []
         self.refunds: dict[str, RefundObservation | Exception] = {}
         self.refunds_asked: list[str] = []
+        self.disputes: dict[str, list[DisputeObservation] | Exception] = {}
+        self.asked_of_disputes: list[str] = []
         self.dies_when_closed = True
         self.on_open: Callable[[Order], Awaitable[OpenOutcome]] | None = None
 
@@ -93,6 +96,13 @@ class ScriptedGateway:
 
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
         answer = self.refunds.get(order.number, RefundObservation(RefundState.ABSENT, "UNKNOWN"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        self.asked_of_disputes.append(order.number)
+        answer = self.disputes.get(order.number, [])
         if isinstance(answer, Exception):
             raise answer
         return answer

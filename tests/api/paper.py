@@ -8,6 +8,7 @@ from billing.errors import AnswerUntrusted
 from billing.payment import ClientSecret, Failure, GatewayName, NextAction, PaymentMethod, QrCode
 from gateways.gateway import (
     Capabilities,
+    DisputeObservation,
     Observation,
     ObservedState,
     Opened,
@@ -95,6 +96,9 @@ class PaperGateway:
         if order.number not in self._refunded:
             return RefundObservation(RefundState.ABSENT, "unheard of")
         return RefundObservation(RefundState.SUCCEEDED, "refunded", f"paper_{order.number}")
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        return []
 
     async def aclose(self) -> None:
         """It holds no connection."""

@@ -10,7 +10,8 @@ from tests.api.paper import REFUSED, UNTRUSTED
 
 FIELDS = (
     "id type status amount currency amount_refunded gateway method user_id description metadata"
-    " attempt gateway_reference next_action failure review created_at updated_at expires_at paid_at"
+    " attempt gateway_reference next_action failure review dispute created_at updated_at expires_at"
+    " paid_at"
 ).split()
 
 

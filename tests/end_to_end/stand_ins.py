@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from billing.errors import OutcomeUnknown
 from billing.payment import Failure, GatewayName
 from gateways.gateway import (
+    DisputeObservation,
     Gateway,
     Observation,
     ObservedState,
@@ -40,6 +41,9 @@ class StandIn(Gateway):
 
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
         return await self.inner.query_refund(order)
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        return await self.inner.list_disputes(order)
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -19,6 +19,7 @@ SETTLE: Final = "payment.settle"
 CLOSE: Final = "payment.close"
 END: Final = "payment.end"
 FLAG: Final = "payment.flag"
+DISPUTES: Final = "dispute.settle"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
@@ -33,6 +34,7 @@ PLACES: Final = {
         "after_requery",
         "after",
     ),
+    DISPUTES: ("before", "before_list_disputes", "after_list_disputes", "after"),
     END: ("before", "after"),
     FLAG: ("before", "after"),
 }
@@ -40,6 +42,7 @@ JOURNEYS: Final = {
     "paid": (OPEN, SETTLE),
     "canceled": (OPEN, CLOSE),
     "expired": (OPEN, CLOSE),
+    "disputed": (DISPUTES,),
 }
 
 
@@ -63,7 +66,9 @@ class Cell:
     @property
     def is_reachable(self) -> bool:
         """An order at WeChat Pay closes by itself at its expiry: the first query says so, and
-        nothing is left to close."""
+        nothing is left to close. Only Stripe has disputes."""
+        if self.activity == DISPUTES:
+            return self.gateway is GatewayName.STRIPE
         closing = ("before_close", "after_close", "after_requery")
         is_closing = self.activity == CLOSE and self.place in closing
         return not (

@@ -15,6 +15,7 @@ from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from gateways.gateway import (
+    DisputeObservation,
     Gateway,
     Observation,
     OpenOutcome,
@@ -30,7 +31,8 @@ _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 @dataclass(frozen=True)
 class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
-    within it, the call being `open`, `query`, `close` or `requery` (the query after a close).
+    within it, the call being `open`, `query`, `close`, `requery` (the query after a close) or
+    `list_disputes`.
 
     `owner` is the one payment that is to meet it, by its id, or by its user's id where it has
     none yet. The payment determines the gateway.
@@ -158,6 +160,12 @@ class CrashingGateway(Gateway):
         observation = await self._inner.query_refund(order)
         self._points.reached("after_query_refund", order.payment_number, order.number)
         return observation
+
+    async def list_disputes(self, order: Order) -> list[DisputeObservation]:
+        self._reached("before_list_disputes", order)
+        disputes = await self._inner.list_disputes(order)
+        self._reached("after_list_disputes", order)
+        return disputes
 
     async def aclose(self) -> None:
         await self._inner.aclose()

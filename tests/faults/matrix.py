@@ -63,7 +63,12 @@ class Matrix:
 
     async def play(self, cell: Cell) -> None:
         """One payment, and one death of a worker of its gateway."""
-        act = {"paid": self._pay, "canceled": self._cancel, "expired": self._expire}[cell.journey]
+        act = {
+            "paid": self._pay,
+            "canceled": self._cancel,
+            "expired": self._expire,
+            "disputed": self._dispute,
+        }[cell.journey]
         async with self._slots[cell.gateway]:
             while not await act(cell):
                 self.missed += 1
@@ -196,6 +201,23 @@ class Matrix:
         self._points.arm(cell.point(payment["id"]))
         await self._until(payment["id"], PaymentStatus.EXPIRED)
         return not self._points.disarm(cell.point(payment["id"]))
+
+    async def _dispute(self, cell: Cell) -> bool:
+        payment = await self._create(cell)
+        payment_id = payment["id"]
+        await self._until(payment_id, PaymentStatus.REQUIRES_ACTION)
+        await self._house.pay(await self._house.read(payment_id))
+        await self._until(payment_id, PaymentStatus.SUCCEEDED)
+        point = cell.point(payment_id)
+        async with self._killing[cell.gateway]:
+            self._points.arm(point)
+            await self._house.sandbox.dispute(reference=payment_id)
+            await self._fired(point)
+        await self._house.sandbox.close_dispute(payment_id, "lost")
+        await self._house.until(
+            payment_id, lambda now: now["dispute"] and now["dispute"]["status"] == "lost"
+        )
+        return True
 
     async def _opened(self, gateway: GatewayName, method: PaymentMethod) -> Json:
         """A payment that waits for its payer."""

@@ -7,10 +7,10 @@ point is armed for one payment, and is met wherever that payment is worked on. C
 side, one kill at a time on each gateway; each is over when its payment has come to its right end,
 through a worker that is not the one that died.
 
-`payment.open`, `payment.settle` and `payment.close` die before, inside (before and after each call
-to the gateway) and after; `payment.end` and `payment.flag`, which call no gateway, before and
-after, the gateway being out of reach; the workflows' own workers die, all at once, under payments
-at every stage of their lives.
+`payment.open`, `payment.settle`, `payment.close` and `dispute.settle` die before, inside (before
+and after each call to the gateway) and after; `payment.end` and `payment.flag`, which call no
+gateway, before and after, the gateway being out of reach; the workflows' own workers die, all at
+once, under payments at every stage of their lives.
 """
 
 import asyncio

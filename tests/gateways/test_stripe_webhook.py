@@ -188,7 +188,8 @@ def test_no_header_at_all_is_refused(verifier: StripeWebhookVerifier) -> None:
         ("charge.succeeded",
          {"object": "charge", "metadata": {"payment_id": PAYMENT_ID, "attempt": "99"}}, None),
         ("charge.dispute.created",
-         {"object": "dispute", "metadata": {"payment_id": PAYMENT_ID, "attempt": "1"}}, None),
+         {"object": "dispute", "metadata": {"payment_id": PAYMENT_ID, "attempt": "1"}},
+         PAYMENT_ID),
         ("payout.paid", {"object": "payout"}, None),
         ("payment_intent.canceled", {"metadata": {}}, None),
         ("payment_intent.canceled", {"metadata": None}, None),
@@ -263,3 +264,22 @@ def test_the_refund_event_of_old_is_an_echo(verifier: StripeWebhookVerifier) -> 
     body = event("charge.refund.updated", object="refund", metadata=metadata)
     told = verifier.verify(headers(body), body, NOW)
     assert (told.number, told.refund_number) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("subject", "reference"),
+    [
+        ({"payment_intent": "pi_3Q9x8Yabc"}, "pi_3Q9x8Yabc"),
+        ({"payment_intent": None, "charge": "ch_1"}, None),
+        ({"payment_intent": {"id": "pi_1"}}, None),
+        ({"payment_intent": "pi_1'; --"}, None),
+        ({"object": "charge", "payment_intent": "pi_1"}, None),
+        ({}, None),
+    ],
+)
+def test_a_disputes_events_name_the_payment_intent(
+    verifier: StripeWebhookVerifier, subject: dict[str, Any], reference: str | None
+) -> None:
+    body = event("charge.dispute.created", **{"object": "dispute", **subject})
+    told = verifier.verify(headers(body), body, NOW)
+    assert (told.number, told.disputed_reference) == (None, reference)

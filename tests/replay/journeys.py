@@ -28,6 +28,7 @@ _PATIENCE_SECONDS: Final = 60
 # Past the first poll, or chance would decide whether that one comes before the deadline.
 _SHORT_LIFE_SECONDS: Final = 8
 _3DS_CARD: Final = "4000002760003184"
+_DISPUTED_CARD: Final = "4000000000000259"
 _NO_BUDGET: Final = timedelta(milliseconds=500)
 
 Json = dict[str, Any]
@@ -275,6 +276,29 @@ async def _refreshed_after_the_end(house: House) -> str:
     return payment_id
 
 
+async def _disputed(house: House) -> str:
+    payment_id = await _paid(house, "stripe", "card")
+    await house.client.get_workflow_handle(payment_id).result()
+    # One report is enough, and two would make it chance how many runs there are.
+    await house.sandbox.fault("stripe", "webhook", "never", reference=payment_id)
+    await house.sandbox.dispute(reference=payment_id)
+    await house.until(payment_id, lambda now: now["dispute"] is not None)
+    return payment_id
+
+
+async def _disputed_at_once(house: House) -> str:
+    """The dispute is what the payment's own workflow hears first."""
+    payment = await _opened(house, "stripe")
+    await house.sandbox.fault("stripe", "webhook", "never", reference=payment["id"], times=10)
+    whose = {"gateway": "stripe", "next_action": payment["next_action"]}
+    await house.sandbox.pay(card=_DISPUTED_CARD, **whose)
+    report = GatewayReport(event_id="dispute", event_type="dispute", is_dispute=True)
+    await house.client.get_workflow_handle(payment["id"]).signal(GATEWAY_REPORTED, report)
+    await house.until(payment["id"], lambda now: now["dispute"] is not None)
+    await _mend(house)
+    return await _ended(house, payment, "succeeded")
+
+
 async def _canceled_unscanned(house: House) -> str:
     """Alipay knows nothing of an order until the payer scans: watched until it has expired."""
     payment = await _opened(house, "alipay")
@@ -368,5 +392,7 @@ JOURNEYS: Final[dict[str, Journey]] = {
     "paid-after-it-was-dead": Journey(_paid_after_it_was_dead, has_after=True),
     "paid-at-both-codes": Journey(_paid_at_both_codes),
     "refreshed-after-the-end": Journey(_refreshed_after_the_end, has_after=True),
+    "disputed": Journey(_disputed, has_after=True),
+    "disputed-at-once": Journey(_disputed_at_once),
     "watched-to-no-end": Journey(_watched_to_no_end),
 }

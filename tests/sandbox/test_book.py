@@ -1,6 +1,7 @@
 """The book: one commit at a time, found again."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,11 +62,28 @@ def test_what_truly_happened_is_recorded_twice_if_it_happened_twice(book: Book) 
         "attempt": 1,
         "amount": 100,
         "refunded": 0,
+        "disputed": 0,
         "currency": "CNY",
         "paid_at": "2026-11-23T12:00:00+00:00",
         "number": "pay_1",
         "gateway_reference": "t1",
     }
+
+
+def test_a_book_from_before_disputes_is_read(tmp_path: Path, book: Book) -> None:
+    with book.transaction():
+        book.record_charge("stripe", "pay_1", 1, "pi_1", 100, "usd", "ch_1", _NOON)
+    book.close()
+    with sqlite3.connect(tmp_path / "book.sqlite3") as connection:
+        connection.execute("ALTER TABLE charges DROP COLUMN disputed")
+    connection.close()
+
+    reopened = Book(tmp_path / "book.sqlite3")
+    with reopened.transaction():
+        reopened.record_dispute("stripe", "ch_1", 40)
+
+    assert [charge["disputed"] for charge in reopened.charges()] == [40]
+    reopened.close()
 
 
 def test_a_write_outside_of_a_transaction_is_a_mistake(book: Book) -> None:

@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final
 
+from billing.dispute import Dispute, DisputeStatus
 from billing.identifiers import PAYMENT, REFUND, make_id
 from billing.messages import PaymentOrder
 from billing.payment import GatewayName, PaymentMethod, PaymentStatus
 from billing.refund import RefundCause
 from storage.database import Database
+from storage.dispute_rows import DisputeRecord
 from storage.refunds import RefundRecord
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -81,6 +83,42 @@ async def take_twice(database: Database, **changed: Any) -> PaymentOrder:
             now=NOW,
         )
     return order
+
+
+def make_dispute(
+    order: PaymentOrder,
+    status: DisputeStatus = DisputeStatus.OPEN,
+    *,
+    withdrawn: int | None = None,
+    reinstated: int = 0,
+    fee: int = 1500,
+    attempt: int = 1,
+    **changed: Any,
+) -> DisputeRecord:
+    """What a gateway tells of a dispute over all that was paid: it has taken it, unless told
+    otherwise."""
+    values: dict[str, Any] = {
+        "id": f"dp_{order.payment_id}",
+        "status": status,
+        "amount": order.amount_minor,
+        "currency": order.currency,
+        "reason": "fraudulent",
+        "due_by": NOW + timedelta(days=9),
+        "opened_at": NOW,
+        "closed_at": None,
+    }
+    return DisputeRecord(
+        dispute=Dispute(**(values | changed)),
+        gateway=order.gateway,
+        payment_id=order.payment_id,
+        attempt=attempt,
+        application=order.application,
+        gateway_status=f"{status.value} there",
+        withdrawn_minor=order.amount_minor if withdrawn is None else withdrawn,
+        reinstated_minor=reinstated,
+        written_off_minor=0,
+        fee_minor=fee,
+    )
 
 
 async def reserve(database: Database, order: PaymentOrder, **changed: Any) -> RefundRecord:

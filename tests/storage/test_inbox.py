@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 
 import psycopg
 import pytest
+from sqlalchemy import select
 
 from billing.payment import GatewayName
 from storage.database import Database
 from storage.inbox import FIRST_TRY_BY_LOOP, InboxEntry, InboxOutcome
+from storage.tables import webhook_inbox
 from tests.fixtures.database import DatabaseUrls
 from tests.storage.samples import NOW
 
@@ -207,3 +209,28 @@ async def test_a_refund_of_ours_is_named(
     assert (stored.payment_id, stored.refund_id) == (PAYMENT, refund_id)
     (taken,) = [one for one in await due(database, NOW + YEAR) if one.id == stored.id]
     assert taken.refund_id == refund_id
+
+
+async def test_an_event_of_a_dispute_gets_its_payment_when_it_is_settled(
+    database: Database,
+) -> None:
+    async with database.begin() as work:
+        entry = await work.inbox.store(
+            GatewayName.STRIPE,
+            "evt_dispute",
+            "charge.dispute.created",
+            None,
+            b"{}",
+            NOW,
+            disputed_reference="pi_1",
+        )
+    assert entry is not None
+    assert (entry.payment_id, entry.disputed_reference) == (None, "pi_1")
+    (again,) = [one for one in await due(database, NOW + YEAR) if one.id == entry.id]
+    assert again.disputed_reference == "pi_1"
+    async with database.begin() as work:
+        await work.inbox.mark(entry.id, InboxOutcome.DELIVERED, NOW, payment_id=PAYMENT)
+        known = await work.connection.scalar(
+            select(webhook_inbox.c.payment_id).where(webhook_inbox.c.id == entry.id)
+        )
+    assert known == PAYMENT

@@ -16,9 +16,11 @@ STATEMENTS = {
     "drop": "DROP TABLE {}",
     "disable": "ALTER TABLE {} DISABLE TRIGGER ALL",
 }
+STATS = ("stats_changes", "stats_money", "stats_payments", "stats_declines")
 ALLOWED = {
     "payments": {"SELECT", "INSERT", "UPDATE"},
     "refunds": {"SELECT", "INSERT", "UPDATE"},
+    "disputes": {"SELECT", "INSERT", "UPDATE"},
     "payment_attempts": {"SELECT", "INSERT", "UPDATE"},
     "receipts": {"SELECT", "INSERT"},
     "reviews": {"SELECT", "INSERT"},
@@ -27,7 +29,7 @@ ALLOWED = {
     "webhook_inbox": {"SELECT", "INSERT", "UPDATE"},
     "api_keys": {"SELECT", "INSERT", "UPDATE"},
     "idempotency_claims": {"SELECT", "INSERT", "UPDATE", "DELETE"},
-    **{table: {"SELECT"} for table in LEDGER},
+    **{table: {"SELECT"} for table in (*LEDGER, *STATS)},
 }
 
 

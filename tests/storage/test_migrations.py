@@ -25,7 +25,7 @@ from storage.migrate import RecordWouldBeLost, migrate, migration_url
 from storage.provision import OWNER
 from storage.tables import metadata
 from tests.fixtures.database import DatabaseUrls
-from tests.storage.samples import NOW, make_order, reserve, take
+from tests.storage.samples import NOW, make_dispute, make_order, reserve, take
 
 # They are named by their order.
 REVISIONS = sorted(
@@ -176,6 +176,20 @@ async def test_going_back_does_not_drop_refunds_unasked(empty_url: str, cipher: 
     await asyncio.to_thread(migrate, empty_url, "0001", discard=True)
     assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
     assert rows(empty_url, "SELECT version_num FROM alembic_version") == [("0001",)]
+
+
+async def test_going_back_does_not_drop_disputes_unasked(empty_url: str, cipher: Cipher) -> None:
+    await asyncio.to_thread(migrate, empty_url)
+    database = Database(empty_url, cipher)
+    order = await take(database)
+    async with database.begin() as work:
+        await work.disputes.record(make_dispute(order), NOW)
+    await database.dispose()
+    with pytest.raises(RecordWouldBeLost, match="holds disputes, and going back to 0002"):
+        await asyncio.to_thread(migrate, empty_url, "0002")
+    assert rows(empty_url, "SELECT count(*) FROM disputes") == [(1,)]
+    await asyncio.to_thread(migrate, empty_url, "0002", discard=True)
+    assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
 
 
 def test_an_unknown_revision_changes_nothing(empty_url: str) -> None:

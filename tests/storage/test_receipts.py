@@ -98,3 +98,18 @@ async def test_no_receipts_are_none(database: Database) -> None:
     async with database.begin() as work:
         assert await work.receipts.of("pay_01h455vb4pex5vsknk084sn02q") == []
         assert await work.receipts.kept("pay_01h455vb4pex5vsknk084sn02q") is None
+
+
+async def test_the_payment_behind_a_gateway_s_number(database: Database) -> None:
+    payment_id = await paid_payment(database)
+    await record(database, payment_id)
+    async with database.begin() as work:
+        await work.attempts.set(payment_id, 2, reference=f"pi_{payment_id}", now=NOW)
+        for number, found in (
+            (f"{payment_id}/1", payment_id),
+            (f"pi_{payment_id}", payment_id),
+            (f"pi_{payment_id}x", None),
+            ("", None),
+        ):
+            assert await work.receipts.payment_behind(GatewayName.ALIPAY, number) == found
+            assert await work.receipts.payment_behind(GatewayName.STRIPE, number) is None

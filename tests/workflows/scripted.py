@@ -15,6 +15,7 @@ from billing.messages import (
     FlagPayment,
     OpenPayment,
     PaymentOrder,
+    SettleDisputes,
     SettlePayment,
     Standing,
 )
@@ -50,7 +51,8 @@ def order(payment_id: str, now: datetime, expires_in_seconds: int = 1800) -> Pay
 
 class ScriptedActivities:
     """`paid`, `refuses`, `silent`, `untrusted`, `dies` steer the gateway; `calls` tells what was
-    asked of it, in order. While `answers` is not set, what was recorded is not yet told."""
+    asked of it, in order. `may_be_disputed` is money once it is paid, and `another_is_alive` an
+    attempt that nothing closes. While `answers` is not set, what was recorded is not yet told."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -65,6 +67,8 @@ class ScriptedActivities:
         self.status = PaymentStatus.CREATED
         self.is_alive = False
         self.unapplied = False
+        self.may_be_disputed = False
+        self.another_is_alive = False
         self._order: PaymentOrder | None = None
 
     @activity.defn(name="payment.open")
@@ -96,6 +100,11 @@ class ScriptedActivities:
             self.is_alive = False
         if request.status is not None:
             self._end(request.status, reviewed=request.review is not None)
+        return self._standing()
+
+    @activity.defn(name="dispute.settle")
+    async def settle_disputes(self, request: SettleDisputes) -> Standing:
+        self._begin("dispute")
         return self._standing()
 
     @activity.defn(name="payment.end")
@@ -161,6 +170,7 @@ class ScriptedActivities:
         )
         return Standing(
             payment=payment,
-            open_attempts=(1,) if self.is_alive else (),
+            open_attempts=((1,) if self.is_alive else ()) + ((2,) if self.another_is_alive else ()),
             needs_attention=parked or self.unapplied,
+            disputes_at=(ordered.gateway,) if self.may_be_disputed and self.paid else (),
         )

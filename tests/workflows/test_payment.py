@@ -82,10 +82,12 @@ class Bench:
     def handle(self) -> Handle:
         return self.client.get_workflow_handle_for(PaymentWorkflow.run, self.payment_id)
 
-    async def report(self, event_id: str = "evt_1") -> None:
+    async def report(self, event_id: str = "evt_1", *, is_dispute: bool = False) -> None:
         await self.handle.signal(
             PaymentWorkflow.gateway_reported,
-            GatewayReport(event_id=event_id, event_type="TRANSACTION.SUCCESS"),
+            GatewayReport(
+                event_id=event_id, event_type="TRANSACTION.SUCCESS", is_dispute=is_dispute
+            ),
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -151,7 +153,7 @@ async def working(client: Client, script: ScriptedActivities, cached: int) -> As
     gateway = Worker(
         client,
         task_queue=gateway_queue(GatewayName.WECHATPAY),
-        activities=[script.open, script.settle, script.close],
+        activities=[script.open, script.settle, script.close, script.settle_disputes],
     )
     async with core, gateway:
         yield
