@@ -18,6 +18,7 @@ from billing.payment import (
     PaymentStatus,
     PaymentType,
 )
+from billing.points import PointsPurchase
 from billing.refund import Refund, RefundCause, RefundStatus
 
 PAYMENT_WORKFLOW: Final = "Payment"
@@ -35,7 +36,8 @@ class PaymentOrder(Message):
     """What the application ordered; the input of `Payment`.
 
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
-    before it does anything else. `polls` are those of the runs before this one.
+    before it does anything else. `polls` are those of the runs before this one. `points` are what
+    a payment of that type buys.
     """
 
     payment_id: str
@@ -55,6 +57,7 @@ class PaymentOrder(Message):
     expires_at: datetime
     resumed: bool = False
     polls: int = 0
+    points: PointsPurchase | None = None
 
 
 class Standing(Message):
