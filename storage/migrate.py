@@ -21,19 +21,20 @@ _LOCK_TIMEOUT: Final = text("SET LOCAL lock_timeout = '10s'")
 _RECORDS: Final = {
     "0001": ("payments", text("SELECT EXISTS (SELECT 1 FROM payments)")),
     "0002": ("refunds", text("SELECT EXISTS (SELECT 1 FROM refunds)")),
+    "0003": ("points", text("SELECT EXISTS (SELECT 1 FROM points_lots)")),
 }
 
 
 class RecordWouldBeLost(Exception):
-    """Going back would drop tables that hold payments or refunds."""
+    """Going back would drop tables that hold payments, refunds or points."""
 
 
 def migrate(url: str, revision: str = "head", *, discard: bool = False) -> None:
     """Move to `revision` (`head`, `base` or an id) in one transaction; one mover at a time.
 
     The login of `url` owns the schema. Raises RecordWouldBeLost where going back would drop
-    payments or refunds, unless `discard`; SettingError where `url` is not PostgreSQL's; alembic's
-    CommandError where there is no such revision.
+    payments, refunds or points, unless `discard`; SettingError where `url` is not PostgreSQL's;
+    alembic's CommandError where there is no such revision.
     """
     config = Config()
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
