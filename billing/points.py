@@ -85,6 +85,30 @@ class PointsTransaction(BaseModel):
     created_at: datetime
 
 
+class PointsBalance(BaseModel):
+    """What a user has: `balance` is what the lots hold less what is `owed`, `spendable` what a
+    spend may come to now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user_id: str
+    balance: int
+    spendable: int
+    owed: int
+
+
+class ClawbackPreview(BaseModel):
+    """What a refund would do: `amount` (minor units) is what the policy lets pass of it, `points`
+    what the balance would lose, of which `owed` would be a debt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    amount: int
+    points: int
+    owed: int
+    balance_after: int
+
+
 @dataclass(frozen=True)
 class PointsLot:
     """Points of one kind from one purchase; a lower `id` is an older lot.
