@@ -23,11 +23,13 @@ from billing.cards import contains_card_number
 from billing.errors import (
     BillingError,
     IdempotencyKeyReused,
+    InsufficientPoints,
     InvalidRequest,
     PaymentNotCancelable,
     PaymentNotFound,
     PaymentNotRefundable,
     PaymentNotUnderReview,
+    PointsAlreadySpent,
     RefundExceedsPayment,
     RefundNotFound,
 )
@@ -43,6 +45,8 @@ _STATUS_OF: Final[tuple[tuple[type[BillingError], int], ...]] = (
     (PaymentNotCancelable, 409),
     (PaymentNotRefundable, 409),
     (RefundExceedsPayment, 409),
+    (PointsAlreadySpent, 409),
+    (InsufficientPoints, 409),
     (PaymentNotUnderReview, 409),
 )
 _PARAM_LENGTH: Final = 64
