@@ -1,4 +1,4 @@
-"""What is kept for a time only: deleted when that time is over, a little at a time."""
+"""What is kept for a time only: gone when that time is over, a little at a time."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -10,12 +10,14 @@ from storage.claims import CLAIM_LIFE, PURGED_AT_ONCE
 from storage.database import Database
 
 INTERVAL_SECONDS: Final = 3600.0
+USERS_AT_ONCE: Final = 100
 
 log = structlog.get_logger()
 
 
 class Housekeeping:
-    """Idempotency claims live 30 days; a later repeat of such a key is a new request."""
+    """Idempotency claims live 30 days; a later repeat of such a key is a new request. Points that
+    have expired can no longer be spent, and are then written off here."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -30,6 +32,18 @@ class Housekeeping:
             if batch < PURGED_AT_ONCE:
                 return purged
 
+    async def expire_points(self) -> int:
+        """Write off what has expired, a transaction for each user; how many lots that were."""
+        expired, now = 0, datetime.now(UTC)
+        while True:
+            async with self._database.single() as work:
+                users = await work.points.due(now, USERS_AT_ONCE)
+            for user in users:
+                async with self._database.begin() as work:
+                    expired += len(await work.points.expire(user, now))
+            if len(users) < USERS_AT_ONCE:
+                return expired
+
     async def run(self) -> None:
         """Tidy now and every hour, until cancelled."""
         while True:
@@ -37,6 +51,9 @@ class Housekeeping:
                 purged = await self.tidy()
                 if purged:
                     log.info("claims_purged", claims=purged)
+                expired = await self.expire_points()
+                if expired:
+                    log.info("points_expired", lots=expired)
             except Exception:
                 log.exception("housekeeping_failed")
             await asyncio.sleep(INTERVAL_SECONDS)
