@@ -1,5 +1,10 @@
 """The tables of points. A balance's row guards all that its user has: whoever writes lots,
-transactions or clawbacks has locked it."""
+transactions or clawbacks has locked it.
+
+No foreign key leads to payments. To check one, PostgreSQL locks the payment, also as a row is
+changed for the second time in a transaction: with the balance held that is against the order of
+locks, and two who pay debts of each other's payments would deadlock.
+"""
 
 from typing import Final
 
@@ -56,7 +61,7 @@ points_lots: Final = Table(
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("application", Text, nullable=False),
     Column("user_id", Text, nullable=False),
-    Column("payment_id", Text, ForeignKey("payments.id"), nullable=False),
+    Column("payment_id", Text, nullable=False),
     Column("package_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("granted", BigInteger, nullable=False),
@@ -88,7 +93,6 @@ points_transactions: Final = Table(
     Column("kind", Text, nullable=False),
     Column("amount", BigInteger, nullable=False),
     Column("balance_after", BigInteger, nullable=False),
-    # No foreign key: it would lock the payment after the balance, against the order of locks.
     Column("payment_id", Text),
     Column("refund_id", Text),
     Column("description", Text),
@@ -108,7 +112,7 @@ points_clawbacks: Final = Table(
     Column("refund_id", Text, primary_key=True),
     Column("application", Text, nullable=False),
     Column("user_id", Text, nullable=False),
-    Column("payment_id", Text, ForeignKey("payments.id"), nullable=False),
+    Column("payment_id", Text, nullable=False),
     Column("amount_minor", BigInteger, nullable=False),
     Column("points", BigInteger, nullable=False),
     Column("owed", BigInteger, nullable=False),

@@ -36,8 +36,7 @@ CREATE TABLE points_lots (
     CONSTRAINT points_lots_remaining_check CHECK (remaining BETWEEN 0 AND granted),
     CONSTRAINT points_lots_used_check CHECK (spent >= 0 AND taken >= 0 AND expired >= 0),
     CONSTRAINT points_lots_whole_check CHECK (remaining + spent + taken + expired = granted),
-    CONSTRAINT points_lots_payment_id_kind_key UNIQUE (payment_id, kind),
-    CONSTRAINT points_lots_payment_id_fkey FOREIGN KEY(payment_id) REFERENCES payments (id)
+    CONSTRAINT points_lots_payment_id_kind_key UNIQUE (payment_id, kind)
 );
 CREATE INDEX points_lots_due_idx ON points_lots (expires_at) WHERE remaining > 0 AND expires_at IS NOT NULL;
 CREATE INDEX points_lots_remaining_idx ON points_lots (application, user_id) WHERE remaining > 0;
@@ -79,8 +78,7 @@ CREATE TABLE points_clawbacks (
     CONSTRAINT points_clawbacks_application_fkey FOREIGN KEY(application, user_id) REFERENCES points_balances (application, user_id),
     CONSTRAINT points_clawbacks_amount_check CHECK (amount_minor >= 1),
     CONSTRAINT points_clawbacks_owed_check CHECK (owed BETWEEN 0 AND points),
-    CONSTRAINT points_clawbacks_restored_check CHECK (restored_at IS NULL OR owed = 0),
-    CONSTRAINT points_clawbacks_payment_id_fkey FOREIGN KEY(payment_id) REFERENCES payments (id)
+    CONSTRAINT points_clawbacks_restored_check CHECK (restored_at IS NULL OR owed = 0)
 );
 CREATE INDEX points_clawbacks_owed_idx ON points_clawbacks (application, user_id) WHERE owed > 0;
 CREATE INDEX points_clawbacks_payment_id_idx ON points_clawbacks (payment_id);
