@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.table import Table
 
-from audit import conduct, money, refunds
+from audit import conduct, money, points, refunds
 from audit.evidence import Evidence, Finding
 
 Check = Callable[[Evidence], Awaitable[list[Finding]]]
@@ -20,6 +20,7 @@ PROMISES: Final[Sequence[tuple[int, str, Check]]] = (
     (6, "no webhook, command or event is lost", conduct.nothing_lost),
     (7, "no secret and no card number is told", conduct.nothing_told),
     (8, "amounts are integers with a currency", money.integers_with_currencies),
+    (9, "points are bought, spent, taken back, and agree to the point", points.points_agree),
 )
 
 
