@@ -1,9 +1,13 @@
-"""Claims are deleted after 30 days, and not a day earlier."""
+"""Claims are deleted after 30 days, points written off as they expire, and not a day earlier."""
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from activities import housekeeping
 from activities.housekeeping import Housekeeping
 from storage.database import Database
+from tests.storage.points_samples import buy, look, make_user
 
 
 async def test_only_old_claims_are_purged(database: Database) -> None:
@@ -23,3 +27,19 @@ async def test_only_old_claims_are_purged(database: Database) -> None:
     async with database.begin() as work:
         assert await work.claims.exists_for("object_young")
         assert not await work.claims.exists_for("object_old")
+
+
+async def test_only_expired_points_are_written_off(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "USERS_AT_ONCE", 2)
+    bought = datetime.now(UTC) - timedelta(days=2)
+    users = [make_user() for _ in range(5)]
+    for user in users:
+        await buy(database, user, 10, 2, days=1, now=bought)
+    late = make_user()
+    await buy(database, late, 10, days=3, now=bought)
+    assert await Housekeeping(database).expire_points() == 10
+    assert await Housekeeping(database).expire_points() == 0
+    assert [(await look(database, user)).balance for user in users] == [0] * 5
+    assert (await look(database, late)).balance == 10
