@@ -152,7 +152,7 @@ class Life:
 
 async def live(database: Database, seed: int, number: int) -> None:
     chance = random.Random(f"{seed}/{number}")
-    policy = chance.choice(list(ClawbackPolicy))
+    policy = list(ClawbackPolicy)[number % len(ClawbackPolicy)]
     lives = [
         Life(database, chance, User(f"shop-{seed}-{number}", name), policy)
         for name in ("ann", "bo")
