@@ -5,6 +5,7 @@ transactions wait for each other and never deadlock.
 """
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -43,7 +44,7 @@ from storage.points_tables import (
 
 __all__ = ["Points", "User"]
 
-_MOVEMENTS = {LotKind.PAID: PointsMovement.PURCHASE, LotKind.BONUS: PointsMovement.BONUS}
+_MOVEMENTS: Final = {LotKind.PAID: PointsMovement.PURCHASE, LotKind.BONUS: PointsMovement.BONUS}
 
 
 class Points:
