@@ -28,7 +28,8 @@ from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
 from activities.resumption import Resumption
 from activities.switch import SwitchActivities
-from billing.errors import SettingError
+from billing.catalog import load_catalog
+from billing.errors import CatalogError, SettingError
 from billing.payment import GatewayName
 from gateways.gateway import Gateway
 from gateways.registry import build_gateways
@@ -85,11 +86,15 @@ def build_workers(
     interceptors: Sequence[Interceptor] = (),
     max_cached_workflows: int = 1000,
 ) -> list[Worker]:
-    """The workers of one role, wired and not yet running. `interceptors` act within our own."""
+    """The workers of one role, wired and not yet running. `interceptors` act within our own.
+
+    Raises CatalogError where the catalog cannot be read.
+    """
     payments = PaymentActivities(database, gateways)
     switches = SwitchActivities(database, gateways)
-    refunds = RefundActivities(database, gateways)
     disputes = DisputeActivities(database, gateways)
+    clawback = load_catalog(settings.catalog_file).points.clawback
+    refunds = RefundActivities(database, gateways, clawback)
     workers: list[Worker] = []
     if role in ("all", "core"):
         workers.append(
@@ -210,7 +215,7 @@ def main() -> None:
         settings = load_settings()
         configure_logs("worker", settings.log_level)
         asyncio.run(run(settings, role))
-    except SettingError as problem:
+    except (SettingError, CatalogError) as problem:
         sys.exit(f"everbill worker: {problem}")
     except RuntimeError as problem:
         sys.exit(f"everbill worker: Temporal does not answer: {problem}; see TEMPORAL_ADDRESS")

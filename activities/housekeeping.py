@@ -10,13 +10,15 @@ from storage.claims import CLAIM_LIFE, PURGED_AT_ONCE
 from storage.database import Database
 
 INTERVAL_SECONDS: Final = 60.0
+USERS_AT_ONCE: Final = 100
 
 log = structlog.get_logger()
 
 
 class Housekeeping:
-    """Idempotency claims live 30 days; a later repeat of such a key is a new request. Totals are
-    brought up to date by whoever asks for them as well, who then finds little to do."""
+    """Idempotency claims live 30 days; a later repeat of such a key is a new request. Points that
+    have expired can no longer be spent, and are then written off here. Totals are brought up to
+    date by whoever asks for them as well, who then finds little to do."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,6 +40,18 @@ class Housekeeping:
             async with self._database.begin() as work:
                 is_done = await work.stats.fold()
 
+    async def expire_points(self) -> int:
+        """Write off what has expired, a transaction for each user; how many lots that were."""
+        expired, now = 0, datetime.now(UTC)
+        while True:
+            async with self._database.single() as work:
+                users = await work.points.due(now, USERS_AT_ONCE)
+            for user in users:
+                async with self._database.begin() as work:
+                    expired += len(await work.points.expire(user, now))
+            if len(users) < USERS_AT_ONCE:
+                return expired
+
     async def run(self) -> None:
         """Tidy and add up now and every minute, until cancelled."""
         while True:
@@ -46,6 +60,9 @@ class Housekeeping:
                 if purged:
                     log.info("claims_purged", claims=purged)
                 await self.add_up()
+                expired = await self.expire_points()
+                if expired:
+                    log.info("points_expired", lots=expired)
             except Exception:
                 log.exception("housekeeping_failed")
             await asyncio.sleep(INTERVAL_SECONDS)

@@ -13,6 +13,7 @@ from gateways.gateway import Observation, ObservedState, Receipt, ReceiptMismatc
 from storage.database import UnitOfWork
 from storage.ledger import Posting
 from storage.payments import AttemptRecord, PaymentRecord
+from storage.points import User
 
 Answer = Observation | AnswerUntrusted
 
@@ -173,6 +174,9 @@ async def _receive(
             gateway_reference=receipt.gateway_reference,
             now=now,
         )
+        if found.order.points is not None:
+            user = User(found.order.application, found.order.user_id)
+            await work.points.grant(user, payment_id, found.order.points, now)
         await _answer_call(work, found, now)
         return
     await returns.set_aside(work, found, order, receipt, now)

@@ -19,30 +19,43 @@ from billing.errors import (
     GatewayMisconfigured,
     PaymentNotFound,
     PaymentNotRefundable,
+    PointsAlreadySpent,
     RefundExceedsPayment,
     RefundNotFound,
 )
 from billing.identifiers import attempt_number
 from billing.messages import AskRefund, RefundRequest, RefundStanding, ReserveRefund, SettleRefund
 from billing.payment import Failure, GatewayName, Review
+from billing.points import ClawbackPolicy
 from billing.refund import RefundCause, RefundStatus
 from gateways.gateway import Gateway, RefundObservation, RefundOrder, RefundState
 from storage.database import Database, UnitOfWork
 from storage.ledger import Posting
 from storage.refunds import RefundRecord
 
-REFUSALS: Final = (PaymentNotFound, PaymentNotRefundable, RefundExceedsPayment)
+REFUSALS: Final = (
+    PaymentNotFound,
+    PaymentNotRefundable,
+    RefundExceedsPayment,
+    PointsAlreadySpent,
+)
 """What a reservation comes to when nothing can be reserved: nothing was changed."""
 
 _Answer = RefundObservation | AnswerUntrusted
 
 
 class RefundActivities:
-    """`gateways` are the ones switched on."""
+    """`gateways` are the ones switched on; `clawback` is the deployment's rule for points."""
 
-    def __init__(self, database: Database, gateways: Mapping[GatewayName, Gateway]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        gateways: Mapping[GatewayName, Gateway],
+        clawback: ClawbackPolicy = ClawbackPolicy.REFUSE,
+    ) -> None:
         self._database = database
         self._gateways = gateways
+        self._clawback = clawback
 
     @activity.defn(name="refund.reserve")
     async def reserve(self, request: ReserveRefund) -> RefundStanding:
@@ -60,6 +73,7 @@ class RefundActivities:
                     cause=wanted.cause,
                     reason=wanted.reason,
                     now=request.now,
+                    clawback=self._clawback,
                 )
                 await _audit(work, wanted, request.now)
         except REFUSALS as refusal:

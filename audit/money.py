@@ -9,6 +9,7 @@ from billing.money import CURRENCIES
 _LEDGER_TABLES: Final = ("ledger_accounts", "ledger_transactions", "ledger_postings")
 _TRIGGERS: Final = frozenset(
     {"ledger_transactions_balance", "ledger_postings_balance"}
+    | {"points_transactions_chain", "points_balances_agree"}
     | {f"{table}_append_only" for table in _LEDGER_TABLES}
     | {f"{table}_no_truncate" for table in _LEDGER_TABLES}
 )

@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.table import Table
 
-from audit import conduct, disputes, money, refunds
+from audit import conduct, disputes, money, points, refunds
 from audit.evidence import Evidence, Finding
 
 Check = Callable[[Evidence], Awaitable[list[Finding]]]
@@ -21,6 +21,7 @@ PROMISES: Final[Sequence[tuple[int, str, Check]]] = (
     (7, "no secret and no card number is told", conduct.nothing_told),
     (8, "amounts are integers with a currency", money.integers_with_currencies),
     (9, "what disputes took is recorded, and in the ledger once", disputes.disputes_booked),
+    (10, "points are bought, spent, taken back, and agree to the point", points.points_agree),
 )
 
 

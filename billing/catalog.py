@@ -5,6 +5,7 @@ that a price shown can be told from the one that replaced it.
 """
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from billing.errors import CatalogError
 from billing.money import CURRENCIES, AmountMinor
+from billing.points import MAX_POINTS, ClawbackPolicy, PointsPurchase
 
+POINTS_PACKAGES: Final = 4
 SHIPPED: Final = Path(__file__).with_name("catalog.toml")
 
 
@@ -20,12 +23,11 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class Product(_Entry):
-    """Something sold once. `prices` maps a currency to an amount in its minor unit."""
+class _Priced(_Entry):
+    """`prices` maps a currency to an amount in its minor unit."""
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
     name: Annotated[str, Field(min_length=1, max_length=127)]
-    description: Annotated[str, Field(max_length=500)] = ""
     prices: Annotated[dict[str, AmountMinor], Field(min_length=1)]
 
     @field_validator("prices")
@@ -37,21 +39,68 @@ class Product(_Entry):
         return prices
 
 
+class Product(_Priced):
+    """Something sold once."""
+
+    description: Annotated[str, Field(max_length=500)] = ""
+
+
+class PointsPackage(_Priced):
+    """`points` and, free of charge, `bonus_points`, which expire that many days after the purchase
+    where `expires_after_days` is given."""
+
+    points: Annotated[int, Field(ge=1, le=MAX_POINTS)]
+    bonus_points: Annotated[int, Field(ge=0, le=MAX_POINTS)] = 0
+    expires_after_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+
+    def purchase(self) -> PointsPurchase:
+        """What an order of this package brings once it is paid."""
+        return PointsPurchase(
+            package_id=self.id,
+            points=self.points,
+            bonus_points=self.bonus_points,
+            expires_after_days=self.expires_after_days,
+        )
+
+
+class PointsOffer(_Entry):
+    """The packages of points, and what becomes of a refund whose points are spent already."""
+
+    clawback: Annotated[ClawbackPolicy, Field(strict=False)]
+    packages: list[PointsPackage]
+
+    @field_validator("packages")
+    @classmethod
+    def _four(cls, packages: list[PointsPackage]) -> list[PointsPackage]:
+        if len(packages) != POINTS_PACKAGES:
+            raise ValueError(f"there are {POINTS_PACKAGES} packages, not {len(packages)}")
+        _require_distinct("packages", packages)
+        return packages
+
+    def package(self, package_id: str) -> PointsPackage | None:
+        return next((one for one in self.packages if one.id == package_id), None)
+
+
 class Catalog(_Entry):
     """Everything on sale under one version."""
 
     version: Annotated[str, Field(min_length=1, max_length=64)]
     products: Annotated[list[Product], Field(default_factory=list)]
+    points: PointsOffer
 
     @field_validator("products")
     @classmethod
     def _distinct(cls, products: list[Product]) -> list[Product]:
-        seen: set[str] = set()
-        for product in products:
-            if product.id in seen:
-                raise ValueError(f"two products have the id {product.id!r}")
-            seen.add(product.id)
+        _require_distinct("products", products)
         return products
+
+
+def _require_distinct(what: str, entries: Sequence[_Priced]) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.id in seen:
+            raise ValueError(f"two {what} have the id {entry.id!r}")
+        seen.add(entry.id)
 
 
 def load_catalog(path: Path | None = None) -> Catalog:

@@ -10,6 +10,8 @@ BillingError
 ├── PaymentNotRefundable      unpaid, too old or refunded too often for its gateway
 ├── RefundExceedsPayment      more than is left of what was captured
 ├── RefundNotFound            no such refund
+├── InsufficientPoints        fewer points than are to be spent, or a debt of them
+├── PointsAlreadySpent        a refund whose points are gone, and policy does not let it pass
 ├── PaymentNotCancelable      it ended in another way
 ├── PaymentNotUnderReview     a review decision for a payment nobody parked
 ├── PaymentNotSwitchable      its payer is not waited for (any more)
@@ -77,6 +79,14 @@ class RefundExceedsPayment(BillingError):
 
 class RefundNotFound(BillingError):
     code = "refund_not_found"
+
+
+class InsufficientPoints(BillingError):
+    code = "insufficient_points"
+
+
+class PointsAlreadySpent(BillingError):
+    code = "points_already_spent"
 
 
 class PaymentNotCancelable(BillingError):

@@ -12,13 +12,16 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 PAYMENT: Final = "pay"
 REFUND: Final = "ref"
+POINTS_TRANSACTION: Final = "ptx"
 EVENT: Final = "evt"
 PAYMENT_ID_PATTERN: Final = r"^pay_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 REFUND_ID_PATTERN: Final = r"^ref_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+POINTS_TRANSACTION_ID_PATTERN: Final = r"^ptx_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 MAX_ATTEMPT: Final = 99
 
 _PAYMENT_ID = re.compile(PAYMENT_ID_PATTERN)
 _REFUND_ID = re.compile(REFUND_ID_PATTERN)
+_POINTS_TRANSACTION_ID = re.compile(POINTS_TRANSACTION_ID_PATTERN)
 _ATTEMPT_NUMBER = re.compile(r"^(pay_[0-7][0-9a-hjkmnp-tv-z]{25})(\d{2})?$")
 
 
@@ -47,6 +50,10 @@ def is_payment_id(value: str) -> bool:
 
 def is_refund_id(value: str) -> bool:
     return _REFUND_ID.fullmatch(value) is not None
+
+
+def is_points_transaction_id(value: str) -> bool:
+    return _POINTS_TRANSACTION_ID.fullmatch(value) is not None
 
 
 def attempt_number(payment_id: str, attempt: int) -> str:

@@ -19,6 +19,7 @@ from billing.payment import (
     PaymentStatus,
     PaymentType,
 )
+from billing.points import PointsPurchase
 from billing.refund import Refund, RefundCause, RefundStatus
 
 PAYMENT_WORKFLOW: Final = "Payment"
@@ -37,7 +38,7 @@ class PaymentOrder(Message):
 
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
     before it does anything else. `polls` are those of the runs before this one, `disputed` that
-    one of them heard of a dispute.
+    one of them heard of a dispute. `points` are what a payment of that type buys.
     """
 
     payment_id: str
@@ -58,6 +59,7 @@ class PaymentOrder(Message):
     resumed: bool = False
     polls: int = 0
     disputed: bool = False
+    points: PointsPurchase | None = None
 
 
 class ReviewAction(StrEnum):

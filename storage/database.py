@@ -17,12 +17,15 @@ from runtime.cipher import Cipher
 from storage.attempts import Attempts
 from storage.attention import Attention
 from storage.claims import Claims
+from storage.clawbacks import Clawbacks
 from storage.disputes import Disputes
 from storage.events import Events
 from storage.inbox import Inbox
 from storage.keys import ApiKeys
 from storage.ledger import Ledger
 from storage.payments import Payments
+from storage.points import Points
+from storage.points_book import PointsBook
 from storage.receipts import Receipts
 from storage.refunds import Refunds
 from storage.reviews import Reviews
@@ -73,8 +76,20 @@ class UnitOfWork:
         return Receipts(self.connection)
 
     @cached_property
+    def points(self) -> Points:
+        return Points(self.connection, self.payments, self._points_book, self.clawbacks)
+
+    @cached_property
+    def clawbacks(self) -> Clawbacks:
+        return Clawbacks(self.connection, self.payments, self._points_book)
+
+    @cached_property
+    def _points_book(self) -> PointsBook:
+        return PointsBook(self.connection, self.events, self.ledger)
+
+    @cached_property
     def refunds(self) -> Refunds:
-        return Refunds(self.connection, self.payments, self.events)
+        return Refunds(self.connection, self.payments, self.events, self.clawbacks)
 
     @cached_property
     def disputes(self) -> Disputes:

@@ -21,12 +21,13 @@ _LOCK_TIMEOUT: Final = text("SET LOCAL lock_timeout = '10s'")
 _RECORDS: Final = {
     "0001": ("payments", text("SELECT EXISTS (SELECT 1 FROM payments)")),
     "0002": ("refunds", text("SELECT EXISTS (SELECT 1 FROM refunds)")),
+    "0003": ("points", text("SELECT EXISTS (SELECT 1 FROM points_lots)")),
     "0006": ("disputes", text("SELECT EXISTS (SELECT 1 FROM disputes)")),
 }
 
 
 class RecordWouldBeLost(Exception):
-    """Going back would drop tables that hold payments, refunds or disputes."""
+    """Going back would drop tables that hold payments, refunds, points or disputes."""
 
 
 def migrate(url: str, revision: str = "head", *, discard: bool = False) -> None:

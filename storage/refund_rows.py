@@ -91,3 +91,9 @@ def refund_of(row: RowMapping) -> RefundRecord:
         payment_reference=row["payment_reference"],
         paid_minor=row["paid_minor"],
     )
+
+
+def told(reference: str | None, status: str | None) -> dict[str, str]:
+    """The gateway's words where there are any: what was known before is not forgotten."""
+    words = {"gateway_reference": reference, "gateway_status": status}
+    return {column: word for column, word in words.items() if word is not None}

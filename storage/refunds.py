@@ -30,12 +30,14 @@ from billing.errors import (
     RefundNotFound,
 )
 from billing.payment import Failure, GatewayName, PaymentStatus, Review
+from billing.points import ClawbackPolicy
 from billing.refund import REFUND_LIMITS, RefundCause, RefundStatus, sources_of
+from storage.clawbacks import Clawbacks
 from storage.dispute_tables import held_of
 from storage.events import Events
 from storage.payment_rows import event_data_of
 from storage.payments import Payments
-from storage.refund_rows import RefundRecord, refund_event_data_of, refund_of
+from storage.refund_rows import RefundRecord, refund_event_data_of, refund_of, told
 from storage.tables import IS_REFUND_UNFINISHED, payments, receipts, refunds
 
 __all__ = ["RefundRecord", "Refunds"]
@@ -95,10 +97,17 @@ _BASIS_OF_ATTEMPT: Final = _basis(receipts.c.attempt == bindparam("wanted_attemp
 class Refunds:
     """The repository of one unit of work."""
 
-    def __init__(self, connection: AsyncConnection, payments: Payments, events: Events) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        payments: Payments,
+        events: Events,
+        clawbacks: Clawbacks,
+    ) -> None:
         self._connection = connection
         self._payments = payments
         self._events = events
+        self._clawbacks = clawbacks
         self._held: set[str] = set()
 
     async def reserve(
@@ -112,14 +121,17 @@ class Refunds:
         cause: RefundCause,
         reason: str,
         now: datetime,
+        clawback: ClawbackPolicy = ClawbackPolicy.REFUSE,
     ) -> RefundRecord:
         """Set an amount (minor units; None: all that is left) of one receipt aside; a repeat
         under the same id changes nothing and answers with what stands.
 
-        `attempt` is the receipt's, None for the kept one; `application` None is anybody's.
+        `attempt` is the receipt's, None for the kept one; `application` None is anybody's. Points
+        that the payment bought are taken back, and where they are spent, `clawback` decides:
+        `reduce` sets less aside than was asked for.
         Raises PaymentNotFound, PaymentNotRefundable (no such receipt, a payment that has not
-        succeeded, or the gateway's limits) and RefundExceedsPayment, having written nothing;
-        IntegrityError for an amount below 1, or an id that a refund of another payment has.
+        succeeded, or the gateway's limits), RefundExceedsPayment and PointsAlreadySpent, having
+        written nothing; IntegrityError for an amount below 1, or an id of another payment's refund.
         """
         await self._payments.hold(payment_id)
         # A statement of its own: it sees what was committed while we waited for the lock.
@@ -135,6 +147,8 @@ class Refunds:
             ask_at = _earliest(basis, now)
             _require_within_limits(basis, payment_id, ask_at)
             amount = _amount(basis, payment_id, amount_minor)
+            if cause is RefundCause.REQUESTED:
+                amount = await self._clawbacks.take(refund_id, payment_id, amount, clawback, now)
             await self._insert(refund_id, basis, amount, cause, reason, ask_at, now)
         record = await self.find(refund_id)
         assert record is not None, "a row that was just inserted, or was there before"
@@ -175,7 +189,7 @@ class Refunds:
         values: dict[str, Any] = {
             "refunded_at": refunded_at,
             "review": review.model_dump(mode="json") if review is not None else None,
-            **_told(gateway_reference, gateway_status),
+            **told(gateway_reference, gateway_status),
         }
         if failure is not None:
             values["failure"] = failure.model_dump(mode="json")
@@ -192,6 +206,8 @@ class Refunds:
         if row is None:
             return await self._standing(refund_id)
         await self._tell(row, f"refund.{to.value}", now)
+        if to is RefundStatus.FAILED:
+            await self._clawbacks.restore(refund_id, now)
         if to.has_ended:
             await self._show(row, to, now)
         return to
@@ -213,7 +229,7 @@ class Refunds:
                 # PostgreSQL's greatest() passes over nulls: the first time is simply `now`.
                 asked_at=func.greatest(refunds.c.asked_at, now),
                 updated_at=func.greatest(refunds.c.updated_at, now),
-                **_told(gateway_reference, gateway_status),
+                **told(gateway_reference, gateway_status),
             )
         )
 
@@ -395,9 +411,3 @@ def _amount(basis: RowMapping, payment_id: str, wanted: int | None) -> int:
             param="amount",
         )
     return amount
-
-
-def _told(reference: str | None, status: str | None) -> dict[str, str]:
-    """The gateway's words where there are any: what was known before is not forgotten."""
-    words = {"gateway_reference": reference, "gateway_status": status}
-    return {column: word for column, word in words.items() if word is not None}

@@ -1,6 +1,5 @@
 """The tables, as SQLAlchemy sees them; `migrations/` makes them, and a test keeps the two equal."""
 
-from enum import StrEnum
 from typing import Final
 
 from sqlalchemy import (
@@ -8,7 +7,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -19,13 +17,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from billing.payment import AttemptState, GatewayName, PaymentStatus, PaymentType
 from billing.refund import RefundCause, RefundStatus
+from storage.columns import instant as _instant
+from storage.columns import one_of as _one_of
 
 metadata: Final = MetaData(
     naming_convention={
@@ -36,20 +35,6 @@ metadata: Final = MetaData(
         "ix": "%(table_name)s_%(column_0_N_name)s_idx",
     }
 )
-
-
-def _instant(name: str, *, nullable: bool = False, recorded: bool = False) -> Column[object]:
-    return Column(
-        name,
-        DateTime(timezone=True),
-        nullable=nullable,
-        server_default=func.now() if recorded else None,
-    )
-
-
-def _one_of(column: str, words: type[StrEnum]) -> str:
-    return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
-
 
 _TERMINAL: Final = ", ".join(repr(status.value) for status in PaymentStatus if status.is_terminal)
 _ENDED: Final = ", ".join(repr(status.value) for status in RefundStatus if status.has_ended)

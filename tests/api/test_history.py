@@ -148,6 +148,9 @@ async def test_the_catalog_is_served_whole(shop: Shop) -> None:
     assert answer.status_code == 200
     catalog = shop.stack.context.catalog
     assert answer.json() == catalog.model_dump(mode="json")
+    assert [one["id"] for one in answer.json()["points"]["packages"]] == [
+        one.id for one in catalog.points.packages
+    ]
     assert all(isinstance(price, int) for one in catalog.products for price in one.prices.values())
 
 

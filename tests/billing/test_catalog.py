@@ -4,13 +4,39 @@ import pytest
 
 from billing.catalog import load_catalog
 from billing.errors import CatalogError
+from billing.points import ClawbackPolicy, PointsPurchase
 
-GOOD = """
-version = "1"
+PRODUCT = """
 [[products]]
 id = "pass"
 name = "Pass"
 prices = { USD = 199 }
+"""
+PACKAGE = """
+[[points.packages]]
+id = "small"
+name = "Small"
+points = 100
+bonus_points = 5
+expires_after_days = 30
+prices = { CNY = 600 }
+"""
+PACKAGES = PACKAGE + "".join(
+    f"""
+[[points.packages]]
+id = "more_{number}"
+name = "More"
+points = {number}
+prices = {{ CNY = {number} }}
+"""
+    for number in (2, 3, 4)
+)
+GOOD = f"""
+version = "1"
+{PRODUCT}
+[points]
+clawback = "refuse"
+{PACKAGES}
 """
 
 
@@ -24,6 +50,30 @@ def test_the_shipped_catalog_has_a_price_in_yuan_for_every_product() -> None:
     catalog = load_catalog()
     assert catalog.products
     assert all(product.prices["CNY"] > 0 for product in catalog.products)
+
+
+def test_the_shipped_catalog_has_four_packages_of_points_priced_in_three_currencies() -> None:
+    points = load_catalog().points
+    assert points.clawback is ClawbackPolicy.REDUCE
+    assert [(one.points, one.bonus_points) for one in points.packages] == [
+        (100, 5),
+        (500, 50),
+        (1200, 180),
+        (3000, 600),
+    ]
+    assert all(set(one.prices) == {"CNY", "USD", "EUR"} for one in points.packages)
+
+
+def test_a_package_is_found_by_its_id_and_bought_as_it_stands(tmp_path: Path) -> None:
+    points = load_catalog(write(tmp_path, GOOD)).points
+    assert points.package("absent") is None
+    small, plain = points.package("small"), points.package("more_2")
+    assert small is not None
+    assert plain is not None
+    assert small.purchase() == PointsPurchase(
+        package_id="small", points=100, bonus_points=5, expires_after_days=30
+    )
+    assert plain.purchase() == PointsPurchase(package_id="more_2", points=2)
 
 
 def test_a_catalog_of_ones_own_is_read_from_its_file(tmp_path: Path) -> None:
@@ -49,6 +99,17 @@ def test_a_catalog_of_ones_own_is_read_from_its_file(tmp_path: Path) -> None:
         (('"pass"', '"A pass"'), "products[1].id"),
         (("name", "nmae"), "products[1].nmae"),
         (("[[products]]", "[products]"), "products"),
+        (('"refuse"', '"forgive"'), "points.clawback: Input should be 'refuse', 'reduce' or"),
+        (('clawback = "refuse"', ""), "points.clawback: Field required"),
+        (("points = 100", "points = 0"), "points.packages[1].points"),
+        (("points = 100", "points = 1.5"), "points.packages[1].points"),
+        (("bonus_points = 5", "bonus_points = -1"), "points.packages[1].bonus_points"),
+        (("expires_after_days = 30", "expires_after_days = 0"), "packages[1].expires_after_days"),
+        (("CNY = 2", "CNY = 0"), "points.packages[2].prices.CNY"),
+        (("CNY = 3", "cny = 3"), "points.packages[3].prices: 'cny' is no ISO 4217 currency"),
+        ((PACKAGE, ""), "points.packages: there are 4 packages, not 3"),
+        ((PACKAGE, PACKAGE + PACKAGE), "points.packages: there are 4 packages, not 5"),
+        (('"more_2"', '"small"'), "points.packages: two packages have the id 'small'"),
     ],
 )
 def test_a_broken_catalog_names_what_is_wrong(
@@ -62,9 +123,8 @@ def test_a_broken_catalog_names_what_is_wrong(
 
 
 def test_two_products_of_one_id_are_refused(tmp_path: Path) -> None:
-    twice = GOOD + GOOD[GOOD.index("[[") :]
     with pytest.raises(CatalogError, match="two products have the id 'pass'"):
-        load_catalog(write(tmp_path, twice))
+        load_catalog(write(tmp_path, GOOD.replace(PRODUCT, PRODUCT + PRODUCT)))
 
 
 def test_a_missing_file_is_named_with_its_setting(tmp_path: Path) -> None:

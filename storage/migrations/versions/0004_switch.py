@@ -1,7 +1,7 @@
 """What an attempt differs in from its order.
 
 Revision ID: 0004
-Revises: 0002
+Revises: 0003
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Final
 from alembic import op
 
 revision: Final = "0004"
-down_revision: Final = "0002"
+down_revision: Final = "0003"
 branch_labels: Final = None
 depends_on: Final = None
 

@@ -1,0 +1,281 @@
+"""Clawbacks: the points that refunds take back, out of which lots, and their way back.
+
+A refund's clawback is recorded even where it takes no points, for the amount counts: the points of
+a purchase go with its money in proportion, whatever parts it is refunded in.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ColumnElement, cast, func, insert, select, update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing.errors import RefundExceedsPayment
+from billing.points import (
+    Clawback,
+    ClawbackPolicy,
+    ClawbackPreview,
+    PointsMovement,
+    PointsTransaction,
+    PurchaseStanding,
+    Taking,
+    draw,
+    plan_clawback,
+)
+from storage.payments import Payments
+from storage.points_book import Balance, PointsBook, User
+from storage.points_tables import (
+    IS_OWED,
+    points_balances,
+    points_clawbacks,
+    points_lots,
+    points_takings,
+)
+from storage.tables import payments
+
+
+@dataclass(frozen=True)
+class _Purchase:
+    """A payment that brought points: whose, and for how much."""
+
+    payment_id: str
+    user: User
+    paid_minor: int
+
+
+class Clawbacks:
+    """The repository of one unit of work."""
+
+    def __init__(self, connection: AsyncConnection, held: Payments, book: PointsBook) -> None:
+        self._connection = connection
+        self._payments = held
+        self._book = book
+
+    async def take(
+        self,
+        refund_id: str,
+        payment_id: str,
+        amount_minor: int,
+        policy: ClawbackPolicy,
+        now: datetime,
+    ) -> int:
+        """Take back the points that go with a refund of `amount_minor`; the amount that `policy`
+        lets pass (minor units). A payment without points loses none; a repeat takes none.
+
+        Raises PointsAlreadySpent, having written nothing.
+        """
+        await self._payments.hold(payment_id)
+        purchase = await self._purchase(payment_id)
+        if purchase is None:
+            return amount_minor
+        balance = await self._book.open(purchase.user, now)
+        known: int | None = await self._connection.scalar(
+            select(points_clawbacks.c.amount_minor).where(points_clawbacks.c.refund_id == refund_id)
+        )
+        if known is not None:
+            return known
+        plan = await self._plan(purchase, amount_minor, policy, now)
+        await self._connection.execute(
+            insert(points_clawbacks).values(
+                refund_id=refund_id,
+                application=purchase.user.application,
+                user_id=purchase.user.user_id,
+                payment_id=payment_id,
+                amount_minor=plan.amount_minor,
+                points=plan.points,
+                owed=plan.owed,
+                effective_at=now,
+            )
+        )
+        for taking in plan.takings:
+            await self._take(refund_id, taking)
+        if plan.movement:
+            await self._book.move(
+                balance,
+                PointsMovement.CLAWBACK,
+                plan.movement,
+                payment_id=payment_id,
+                refund_id=refund_id,
+                debt=plan.owed,
+                now=now,
+            )
+        return plan.amount_minor
+
+    async def restore(self, refund_id: str, now: datetime) -> PointsTransaction | None:
+        """Undo what the refund took, lot by lot, once; None where it moved no points.
+
+        Points that paid for its debt since go back to the lots they came from; whatever else the
+        user owes is paid from what is restored.
+        """
+        payment_id = await self._connection.scalar(
+            select(points_clawbacks.c.payment_id).where(points_clawbacks.c.refund_id == refund_id)
+        )
+        purchase = None if payment_id is None else await self._purchase(payment_id)
+        if purchase is None:
+            return None
+        await self._payments.hold(purchase.payment_id)
+        balance = await self._book.open(purchase.user, now)
+        rows = await self._connection.execute(
+            select(points_clawbacks.c.owed).where(
+                points_clawbacks.c.refund_id == refund_id,
+                points_clawbacks.c.restored_at.is_(None),
+            )
+        )
+        row = rows.first()
+        if row is None:
+            return None
+        owed: int = row.owed
+        await self._connection.execute(
+            update(points_clawbacks)
+            .where(points_clawbacks.c.refund_id == refund_id)
+            .values(owed=0, restored_at=now)
+        )
+        restored = owed
+        for taking in await self._takings(refund_id):
+            await self._book.change_lot(
+                taking.lot_id,
+                remaining=taking.points,
+                expired=taking.lapsed,
+                taken=-taking.points - taking.lapsed,
+            )
+            restored += taking.points
+        if restored == 0:
+            return None
+        transaction = await self._book.move(
+            balance,
+            PointsMovement.RESTORE,
+            restored,
+            payment_id=purchase.payment_id,
+            refund_id=refund_id,
+            debt=-owed,
+            now=now,
+        )
+        await self.pay_debt(balance, now)
+        return transaction
+
+    async def preview(
+        self,
+        payment_id: str,
+        amount_minor: int | None,
+        policy: ClawbackPolicy,
+        now: datetime,
+    ) -> ClawbackPreview | None:
+        """What a refund of `amount_minor` (minor units; None: all that is left) would do to the
+        points, changing nothing; None where the payment brought none.
+
+        Raises RefundExceedsPayment and PointsAlreadySpent, as the refund would.
+        """
+        purchase = await self._purchase(payment_id)
+        if purchase is None:
+            return None
+        plan = await self._plan(purchase, amount_minor, policy, now)
+        balance = await self._connection.scalar(
+            select(points_balances.c.balance).where(
+                points_balances.c.application == purchase.user.application,
+                points_balances.c.user_id == purchase.user.user_id,
+            )
+        )
+        return ClawbackPreview(
+            amount=plan.amount_minor,
+            points=plan.movement,
+            owed=plan.owed,
+            balance_after=(balance or 0) - plan.movement,
+        )
+
+    async def pay_debt(self, balance: Balance, now: datetime) -> None:
+        """What can be spent pays what is owed, to the oldest refund first; the balance, being the
+        one less the other, stays as it is."""
+        if balance.debt == 0:
+            return
+        rows = await self._connection.execute(
+            select(points_clawbacks.c.refund_id, points_clawbacks.c.owed)
+            .where(
+                points_clawbacks.c.application == balance.user.application,
+                points_clawbacks.c.user_id == balance.user.user_id,
+                IS_OWED,
+            )
+            .order_by(points_clawbacks.c.refund_id)
+        )
+        for refund_id, owed in rows.all():
+            takings = draw(await self._book.lots(balance.user), owed, now)
+            paid = sum(taking.points for taking in takings)
+            if paid == 0:
+                break
+            for taking in takings:
+                await self._take(refund_id, taking)
+            await self._connection.execute(
+                update(points_clawbacks)
+                .where(points_clawbacks.c.refund_id == refund_id)
+                .values(owed=points_clawbacks.c.owed - paid)
+            )
+            balance.debt -= paid
+        await self._book.store(balance, now)
+
+    async def _plan(
+        self, purchase: _Purchase, amount_minor: int | None, policy: ClawbackPolicy, now: datetime
+    ) -> Clawback:
+        standing = await self._standing(purchase)
+        left = purchase.paid_minor - standing.refunded_minor
+        amount = left if amount_minor is None else amount_minor
+        if left == 0 or amount > left:
+            raise RefundExceedsPayment(
+                f"{left} of {purchase.paid_minor} in minor units are left of payment"
+                f" {purchase.payment_id}, the rest being refunded or set aside for it",
+                param="amount",
+            )
+        lots = await self._book.lots(purchase.user, payment_id=purchase.payment_id)
+        return plan_clawback(lots, standing, amount, policy, now)
+
+    async def _purchase(self, payment_id: str) -> _Purchase | None:
+        rows = await self._connection.execute(
+            select(points_lots.c.application, points_lots.c.user_id, payments.c.amount_minor)
+            .join_from(points_lots, payments, payments.c.id == points_lots.c.payment_id)
+            .where(points_lots.c.payment_id == payment_id)
+            .limit(1)
+        )
+        row = rows.first()
+        if row is None:
+            return None
+        return _Purchase(payment_id, User(row.application, row.user_id), row.amount_minor)
+
+    async def _standing(self, purchase: _Purchase) -> PurchaseStanding:
+        def total(column: str) -> ColumnElement[int]:
+            return cast(func.coalesce(func.sum(points_clawbacks.c[column]), 0), BigInteger)
+
+        rows = await self._connection.execute(
+            select(total("amount_minor"), total("points")).where(
+                points_clawbacks.c.payment_id == purchase.payment_id,
+                points_clawbacks.c.restored_at.is_(None),
+            )
+        )
+        refunded, taken = rows.one()
+        return PurchaseStanding(purchase.payment_id, purchase.paid_minor, refunded, taken)
+
+    async def _take(self, refund_id: str, taking: Taking) -> None:
+        await self._book.change_lot(
+            taking.lot_id,
+            remaining=-taking.points,
+            expired=-taking.lapsed,
+            taken=taking.points + taking.lapsed,
+        )
+        taken = postgresql.insert(points_takings).values(
+            refund_id=refund_id, lot_id=taking.lot_id, points=taking.points, lapsed=taking.lapsed
+        )
+        await self._connection.execute(
+            taken.on_conflict_do_update(
+                index_elements=["refund_id", "lot_id"],
+                set_={
+                    "points": points_takings.c.points + taken.excluded.points,
+                    "lapsed": points_takings.c.lapsed + taken.excluded.lapsed,
+                },
+            )
+        )
+
+    async def _takings(self, refund_id: str) -> list[Taking]:
+        rows = await self._connection.execute(
+            select(points_takings)
+            .where(points_takings.c.refund_id == refund_id)
+            .order_by(points_takings.c.lot_id)
+        )
+        return [Taking(row.lot_id, row.points, row.lapsed) for row in rows]

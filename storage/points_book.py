@@ -1,0 +1,214 @@
+"""The book of one user's points: what stands in it, locked, and each movement written once.
+
+A movement is one row of the history, one ledger transaction and one event; the balance follows.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, RowMapping, and_, insert, select, update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing.identifiers import POINTS_TRANSACTION, make_id
+from billing.points import COMMODITY, LotKind, PointsLot, PointsMovement, PointsTransaction
+from storage.events import Events
+from storage.ledger import Ledger, Posting
+from storage.points_tables import points_balances, points_lots, points_transactions
+
+_EVENTS: Final = {
+    PointsMovement.PURCHASE: "points.credited",
+    PointsMovement.BONUS: "points.credited",
+    PointsMovement.SPEND: "points.spent",
+    PointsMovement.CLAWBACK: "points.taken_back",
+    PointsMovement.RESTORE: "points.restored",
+    PointsMovement.EXPIRY: "points.expired",
+}
+_COUNTER_ACCOUNTS: Final = {
+    PointsMovement.SPEND: "points_spent",
+    PointsMovement.EXPIRY: "points_expired",
+}
+_ISSUED: Final = "points_issued"
+
+
+@dataclass(frozen=True)
+class User:
+    """Whose points: user ids are an application's own."""
+
+    application: str
+    user_id: str
+
+    @property
+    def account(self) -> str:
+        """The ledger account; a credit is what we owe the user."""
+        return f"points:{self.application}:{self.user_id}"
+
+
+@dataclass
+class Balance:
+    """A user's balance, locked in this transaction; `balance` is what the lots hold less `debt`."""
+
+    user: User
+    balance: int
+    debt: int
+    movements: int
+
+
+def make_transaction_id() -> str:
+    return make_id(POINTS_TRANSACTION, time.time_ns() // 1_000_000, secrets.token_bytes(10))
+
+
+class PointsBook:
+    def __init__(self, connection: AsyncConnection, events: Events, ledger: Ledger) -> None:
+        self._connection = connection
+        self._events = events
+        self._ledger = ledger
+
+    async def hold(self, user: User) -> Balance | None:
+        """Lock what the user has; None where nobody ever had points by that name."""
+        rows = await self._connection.execute(
+            select(points_balances).where(is_of(points_balances.c, user)).with_for_update()
+        )
+        row = rows.mappings().first()
+        if row is None:
+            return None
+        return Balance(user, row["balance"], row["debt"], row["movements"])
+
+    async def open(self, user: User, now: datetime) -> Balance:
+        """As `hold`, beginning at nothing."""
+        await self._connection.execute(
+            postgresql.insert(points_balances)
+            .values(
+                application=user.application,
+                user_id=user.user_id,
+                balance=0,
+                debt=0,
+                movements=0,
+                updated_at=now,
+            )
+            .on_conflict_do_nothing()
+        )
+        balance = await self.hold(user)
+        assert balance is not None, "a row that was just inserted, or was there before"
+        return balance
+
+    async def lots(self, user: User, *, payment_id: str | None = None) -> list[PointsLot]:
+        """What the user has left, and all lots of the payment, oldest first."""
+        is_wanted: ColumnElement[bool] = points_lots.c.remaining > 0
+        if payment_id is not None:
+            is_wanted |= points_lots.c.payment_id == payment_id
+        rows = await self._connection.execute(
+            select(points_lots)
+            .where(is_of(points_lots.c, user), is_wanted)
+            .order_by(points_lots.c.id)
+        )
+        return [_lot(row) for row in rows.mappings()]
+
+    async def change_lot(self, lot_id: int, **changes: int) -> None:
+        """Add to the lot's columns, or take from them."""
+        await self._connection.execute(
+            update(points_lots)
+            .where(points_lots.c.id == lot_id)
+            .values({column: points_lots.c[column] + by for column, by in changes.items() if by})
+        )
+
+    async def move(
+        self,
+        balance: Balance,
+        kind: PointsMovement,
+        points: int,
+        *,
+        now: datetime,
+        transaction_id: str | None = None,
+        payment_id: str | None = None,
+        refund_id: str | None = None,
+        description: str | None = None,
+        debt: int = 0,
+    ) -> PointsTransaction:
+        """Write a movement of `points` (one at least), and `debt` more of what is owed."""
+        amount = points if kind.is_credit else -points
+        values = {
+            "id": transaction_id or make_transaction_id(),
+            "application": balance.user.application,
+            "user_id": balance.user.user_id,
+            "sequence": balance.movements + 1,
+            "kind": kind.value,
+            "amount": amount,
+            "balance_after": balance.balance + amount,
+            "payment_id": payment_id,
+            "refund_id": refund_id,
+            "description": description,
+            "effective_at": now,
+        }
+        rows = await self._connection.execute(
+            insert(points_transactions).values(values).returning(points_transactions)
+        )
+        transaction = transaction_of(rows.mappings().one())
+        balance.balance += amount
+        balance.debt += debt
+        balance.movements += 1
+        await self.store(balance, now)
+        await self._ledger.post(
+            f"points/{transaction.id}",
+            now,
+            [
+                Posting(balance.user.account, -amount, COMMODITY),
+                Posting(_COUNTER_ACCOUNTS.get(kind, _ISSUED), amount, COMMODITY),
+            ],
+        )
+        await self._events.append(
+            transaction.id,
+            balance.user.application,
+            _EVENTS[kind],
+            transaction.model_dump(mode="json", exclude={"id", "created_at"}),
+            now,
+        )
+        return transaction
+
+    async def store(self, balance: Balance, now: datetime) -> None:
+        """Write the balance as it now stands."""
+        await self._connection.execute(
+            update(points_balances)
+            .where(is_of(points_balances.c, balance.user))
+            .values(
+                balance=balance.balance,
+                debt=balance.debt,
+                movements=balance.movements,
+                updated_at=now,
+            )
+        )
+
+
+def is_of(columns: Any, user: User) -> ColumnElement[bool]:
+    """The condition that a row of these columns is the user's."""
+    return and_(columns.application == user.application, columns.user_id == user.user_id)
+
+
+def transaction_of(row: RowMapping) -> PointsTransaction:
+    """From a row of the history."""
+    return PointsTransaction(
+        id=row["id"],
+        user_id=row["user_id"],
+        kind=PointsMovement(row["kind"]),
+        amount=row["amount"],
+        balance_after=row["balance_after"],
+        payment_id=row["payment_id"],
+        refund_id=row["refund_id"],
+        description=row["description"],
+        created_at=row["effective_at"],
+    )
+
+
+def _lot(row: RowMapping) -> PointsLot:
+    return PointsLot(
+        id=row["id"],
+        payment_id=row["payment_id"],
+        kind=LotKind(row["kind"]),
+        granted=row["granted"],
+        remaining=row["remaining"],
+        expired=row["expired"],
+        expires_at=row["expires_at"],
+    )

@@ -1,0 +1,178 @@
+"""A reference for points that knows no arithmetic: every point is a thing of its own.
+
+Shares nothing with `billing.points`: proportions are fractions, a reduced refund is searched for
+one unit at a time, and what a refund took is whatever carries its name.
+"""
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+
+POLICIES = ("refuse", "reduce", "debt")
+
+
+class Refused(Exception):
+    """The model says no; `word` is the code of the error that must be raised."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+
+@dataclass(eq=False)
+class Point:
+    """`state` is `here`, `spent`, `lapsed`, or `taken` by the refund `taken_by`, which found it in
+    the state `was`."""
+
+    payment_id: str
+    is_bonus: bool
+    expires_at: datetime | None
+    state: str = "here"
+    taken_by: str | None = None
+    was: str = "here"
+
+    def is_good(self, now: datetime) -> bool:
+        return self.state == "here" and (self.expires_at is None or self.expires_at > now)
+
+    def give_to(self, refund_id: str) -> None:
+        self.was, self.state, self.taken_by = self.state, "taken", refund_id
+
+
+@dataclass
+class Refund:
+    payment_id: str
+    amount: int
+    points: int
+    owed: int
+    stands: bool = True
+
+
+@dataclass
+class Model:
+    """One user. `points` are in the order in which they came."""
+
+    points: list[Point] = field(default_factory=list)
+    prices: dict[str, int] = field(default_factory=dict)
+    refunds: dict[str, Refund] = field(default_factory=dict)
+    movements: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def debt(self) -> int:
+        return sum(refund.owed for refund in self.refunds.values())
+
+    @property
+    def balance(self) -> int:
+        return sum(point.state == "here" for point in self.points) - self.debt
+
+    def spendable(self, now: datetime) -> int:
+        return 0 if self.debt else len(self._good(now))
+
+    def lots(self) -> list[tuple[str, str, int, int, int, int]]:
+        """As the record has them: payment, kind, and how many are here, spent, taken, lapsed."""
+        counts: dict[tuple[str, str], list[int]] = {}
+        states = ("here", "spent", "taken", "lapsed")
+        for point in self.points:
+            key = point.payment_id, "bonus" if point.is_bonus else "paid"
+            counts.setdefault(key, [0, 0, 0, 0])[states.index(point.state)] += 1
+        return [(*key, *numbers) for key, numbers in counts.items()]  # type: ignore[misc]
+
+    def buy(
+        self,
+        payment_id: str,
+        price: int,
+        points: int,
+        bonus: int,
+        expires_at: datetime | None,
+        now: datetime,
+    ) -> None:
+        self.prices[payment_id] = price
+        self.points += [Point(payment_id, False, expires_at) for _ in range(points)]
+        self.points += [Point(payment_id, True, expires_at) for _ in range(bonus)]
+        self._tell("purchase", points)
+        self._tell("bonus", bonus)
+        self._pay_debt(now)
+
+    def spend(self, points: int, now: datetime) -> None:
+        good = self._good(now)
+        if self.debt or len(good) < points:
+            raise Refused("insufficient_points")
+        for point in good[:points]:
+            point.state = "spent"
+        self._tell("spend", -points)
+
+    def expire(self, now: datetime) -> None:
+        due = [one for one in self.points if one.state == "here" and not one.is_good(now)]
+        lots: dict[tuple[str, bool], int] = {}
+        for point in due:
+            point.state = "lapsed"
+            lot = point.payment_id, point.is_bonus
+            lots[lot] = lots.get(lot, 0) + 1
+        for number in lots.values():
+            self._tell("expiry", -number)
+
+    def left(self, payment_id: str) -> int:
+        """How much of the money (minor units) can still be refunded."""
+        return self.prices[payment_id] - sum(each.amount for each in self._standing(payment_id))
+
+    def refund(
+        self, refund_id: str, payment_id: str, amount: int, policy: str, now: datetime
+    ) -> int:
+        """What passes of `amount`, which is no more than what is left."""
+        own = [one for one in self.points if one.payment_id == payment_id]
+        there = [one for one in own if one.state in ("here", "lapsed")]
+        if self._needed(payment_id, amount) > len(there) and policy != "debt":
+            if policy == "refuse":
+                raise Refused("points_already_spent")
+            while amount > 0 and self._needed(payment_id, amount) > len(there):
+                amount -= 1
+            if amount == 0:
+                raise Refused("points_already_spent")
+        needed = self._needed(payment_id, amount)
+        lapsed = [one for one in there if one.state == "lapsed"]
+        # Within a lot what is still here goes first, the bonus lot before the paid one.
+        there.sort(key=lambda one: (not one.is_bonus, one in lapsed))
+        gone = there[:needed]
+        gone += [one for one in self._good(now) if one not in own][: needed - len(gone)]
+        moved = sum(one.state == "here" for one in gone) + needed - len(gone)
+        for point in gone:
+            point.give_to(refund_id)
+        self.refunds[refund_id] = Refund(payment_id, amount, needed, needed - len(gone))
+        self._tell("clawback", -moved)
+        return amount
+
+    def fail(self, refund_id: str, now: datetime) -> None:
+        refund = self.refunds[refund_id]
+        if not refund.stands:
+            return
+        before = self.balance
+        for point in self.points:
+            if point.taken_by == refund_id:
+                point.state, point.taken_by = point.was, None
+        refund.stands, refund.owed = False, 0
+        self._tell("restore", self.balance - before)
+        self._pay_debt(now)
+
+    def _standing(self, payment_id: str) -> list[Refund]:
+        return [
+            each for each in self.refunds.values() if each.payment_id == payment_id and each.stands
+        ]
+
+    def _needed(self, payment_id: str, amount: int) -> int:
+        standing = self._standing(payment_id)
+        granted = sum(one.payment_id == payment_id for one in self.points)
+        share = Fraction(amount + sum(each.amount for each in standing), self.prices[payment_id])
+        return max(0, math.ceil(granted * share) - sum(each.points for each in standing))
+
+    def _good(self, now: datetime) -> list[Point]:
+        return [one for one in self.points if one.is_good(now)]
+
+    def _pay_debt(self, now: datetime) -> None:
+        for refund_id in sorted(self.refunds):
+            for point in self._good(now)[: self.refunds[refund_id].owed]:
+                point.give_to(refund_id)
+                self.refunds[refund_id].owed -= 1
+
+    def _tell(self, kind: str, amount: int) -> None:
+        if amount:
+            self.movements.append((kind, amount))
