@@ -15,7 +15,7 @@ from storage.database import Database
 from storage.refunds import RefundRecord
 from tests.storage.samples import NOW, make_refund_id, reserve, take
 
-FAILURE = Failure(code="refused_by_gateway", message="the bank sent it back")
+FAILURE = Failure(code="refund_refused", message="the bank sent it back")
 CAPTURED = 10_000
 
 
