@@ -156,8 +156,9 @@ async def test_a_sum_this_refund_cannot_be_part_of_is_not_believed(refund_fee: s
 async def test_a_refund_said_to_be_done_without_an_amount_is_unknown(
     operation: str, name: str, amount: object
 ) -> None:
+    changes: dict[str, Any] = {name: amount}
     with pytest.raises(OutcomeUnknown, match=name):
-        await ask(operation, told(operation, **{name: amount}))
+        await ask(operation, told(operation, **changes))
 
 
 @either
@@ -207,7 +208,8 @@ async def test_a_refund_found_is_this_one_or_not_believed(
 
 @pytest.mark.parametrize("left_out", ["out_request_no", "total_amount", "trade_no"])
 async def test_what_a_query_leaves_out_is_no_lie(left_out: str) -> None:
-    assert await ask("query_refund", told("query_refund", **{left_out: None})) == _FOUND
+    changes: dict[str, Any] = {left_out: None}
+    assert await ask("query_refund", told("query_refund", **changes)) == _FOUND
 
 
 async def test_an_amount_may_leave_out_its_last_zero() -> None:
