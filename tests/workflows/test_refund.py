@@ -191,6 +191,19 @@ class TestAsked:
         assert bench.script.calls == ["reserve", "ask", "settle"]
         assert await bench.timers_fired() == 0
 
+    async def test_and_reported_on_before_the_answer_that_it_was_done(self, bench: Bench) -> None:
+        """The report may be of what became of it since: the bank has sent it back."""
+        bench.script.answers.clear()
+        bench.script.asked = RefundStatus.SUCCEEDED
+        bench.script.settled = RefundStatus.FAILED
+        creating = asyncio.create_task(bench.create())
+        await _while_not(lambda: "ask" in bench.script.calls)
+        await bench.report()
+        bench.script.answers.set()
+        await creating
+        assert (await bench.ended()).status is RefundStatus.FAILED
+        assert bench.script.calls == ["reserve", "ask", "settle"]
+
     async def test_a_repeated_event_asks_once(self, bench: Bench) -> None:
         await bench.create()
         for _ in range(2):
