@@ -4,14 +4,14 @@ import asyncio
 import itertools
 import secrets
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import select
 
 from billing.payment import GatewayName
-from storage.tables import refunds
+from storage.tables import ledger_postings, ledger_transactions, refunds
 from tests.end_to_end.claims import claimed_refund
 from tests.end_to_end.outcomes import until_status
 from tests.faults.crash_points import CrashPoint, CrashPoints
@@ -152,15 +152,23 @@ class RefundMatrix:
     async def _is_booked(self, payment_id: str) -> bool:
         async with self._house.database.begin() as work:
             [record] = await work.refunds.of_payment(payment_id)
-            rows = await work.connection.exec_driver_sql(
-                "SELECT t.cause, p.amount_minor::bigint FROM ledger_postings p"
-                " JOIN ledger_transactions t ON t.id = p.transaction_id"
-                " JOIN ledger_accounts a ON a.id = p.account_id"
-                " WHERE a.code = 'revenue' AND t.cause LIKE %s ORDER BY t.cause",
-                (f"refund/{record.refund.id}%",),
+            cause = f"refund/{record.refund.id}"
+            rows = await work.connection.execute(
+                select(ledger_transactions.c.cause, ledger_postings.c.amount_minor)
+                .join_from(
+                    ledger_postings,
+                    ledger_transactions,
+                    ledger_transactions.c.id == ledger_postings.c.transaction_id,
+                )
+                .where(
+                    ledger_transactions.c.cause.startswith(cause),
+                    ledger_postings.c.amount_minor.in_((AMOUNT, -AMOUNT)),
+                )
+                .order_by(ledger_transactions.c.cause, ledger_postings.c.amount_minor)
             )
-            booked: Sequence[tuple[str, int]] = [(row[0], row[1]) for row in rows]
-        cause = f"refund/{record.refund.id}"
-        is_kept = booked == [(cause, AMOUNT)]
-        is_returned = booked == [(cause, AMOUNT), (f"{cause}/failed", -AMOUNT)]
-        return is_kept if self.amounts[payment_id] else is_returned or not booked
+            booked = [(row.cause, row.amount_minor) for row in rows]
+        given_back = [(cause, -AMOUNT), (cause, AMOUNT)]
+        taken_again = [(f"{cause}/failed", -AMOUNT), (f"{cause}/failed", AMOUNT)]
+        if self.amounts[payment_id]:
+            return booked == given_back
+        return booked in ([], given_back + taken_again)
