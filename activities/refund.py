@@ -203,7 +203,7 @@ async def _move(
 ) -> None:
     failure = answer.failure
     if to is RefundStatus.FAILED and failure is None:
-        failure = Failure(code="refused_by_gateway", message=f"the gateway says {answer.status}")
+        failure = Failure(code="refund_refused", message=f"the gateway says {answer.status}")
     await work.refunds.move(
         record.refund.id,
         to,

@@ -86,7 +86,8 @@ class RefundWorkflow:
         if self._refund.status is RefundStatus.PENDING:
             await self._ask()
         self._is_asked = True
-        while not self._refund.status.has_ended:
+        # What was reported while the gateway's answer was on its way may be newer than that answer.
+        while not self._refund.status.has_ended or self._reported.has_news:
             await self._await_news()
             heard = self._reported.asked
             self._take(

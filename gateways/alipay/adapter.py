@@ -103,8 +103,8 @@ class AlipayGateway:
             refunds.REFUND, refunds.refund_parameters(order), notify_url=self._notify_url
         )
         if node.text("code") == SUCCESS:
-            return refunds.asked(order, node)
-        refusal = refunds.refusal_of(order, (node.text("sub_code") or "").rpartition(".")[2])
+            return refunds.asked(order, node, self._account)
+        refusal = refunds.refusal_of(order, node)
         if refusal is None:
             _, detail = _failed(refunds.REFUND, node)
             raise OutcomeUnknown(detail)
@@ -115,7 +115,7 @@ class AlipayGateway:
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
         node = await self._call(refunds.REFUND_QUERY, refunds.query_parameters(order))
         if node.text("code") == SUCCESS:
-            return refunds.queried(order, node)
+            return refunds.queried(order, node, self._account)
         meaning, detail = _failed(refunds.REFUND_QUERY, node)
         if meaning is Meaning.ABSENT:
             return RefundObservation(RefundState.ABSENT, node.text("sub_code") or "")

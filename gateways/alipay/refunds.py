@@ -1,8 +1,9 @@
 """Refunds at Alipay: `alipay.trade.refund` and `alipay.trade.fastpay.refund.query`.
 
 A refund is told apart by the trade and `out_request_no`, our refund's id. `refund_fee` in an answer
-is all that the trade has given back so far, and says nothing of this refund; only `fund_change` Y
-says that this very call moved money, and anything else is settled by the query.
+is all that the trade has given back so far: at least this refund where it was made, at most what
+was paid. Only `fund_change` Y says that this very call moved money, and anything else is settled
+by the query.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Final
 from billing.errors import AnswerUntrusted, BalanceInsufficient, OutcomeUnknown
 from billing.money import format_minor
 from billing.payment import DeclineClass, Failure
-from gateways.alipay.requests import CURRENCY, read_beijing_text, read_yuan
+from gateways.alipay.outcomes import BUSINESS_FAILURE
+from gateways.alipay.requests import CURRENCY, Account, read_beijing_text, read_yuan
 from gateways.alipay.signature import Node
 from gateways.gateway import RefundObservation, RefundOrder, RefundState
 
@@ -32,6 +34,7 @@ REFUSALS: Final = frozenset(
         "ONLINE_TRADE_VOUCHER_NOT_ALLOW_REFUND",
         "TRADE_NOT_EXIST",
         "REFUNDALLOC_UNAUTH_LIMIT",
+        "INVALID_PARAMETER",
     }
 )
 """Sub-codes by which Alipay refuses a refund for good."""
@@ -56,12 +59,19 @@ def query_parameters(order: RefundOrder) -> Mapping[str, object]:
     return {"out_trade_no": order.payment_number, "out_request_no": order.number}
 
 
-def asked(order: RefundOrder, node: Node) -> RefundObservation:
-    """What a successful answer to the request says. Raises AnswerUntrusted."""
-    _check(order, node)
+def asked(order: RefundOrder, node: Node, account: Account) -> RefundObservation:
+    """What a successful answer to the request says. Raises OutcomeUnknown and AnswerUntrusted."""
+    _check(order, node, account)
     moved = node.text("fund_change")
     if moved != "Y":
         return RefundObservation(RefundState.PROCESSING, f"fund_change {moved or '(none)'}")
+    given_back = _amount(order, node, "refund_fee")
+    if not order.amount_minor <= given_back <= order.paid_minor:
+        raise AnswerUntrusted(
+            "amount_mismatch",
+            f"{order.number} is for {order.amount_minor} of {order.paid_minor} {CURRENCY} in minor"
+            f" units, and with it Alipay has given back {given_back}",
+        )
     return RefundObservation(
         RefundState.SUCCEEDED,
         "fund_change Y",
@@ -69,11 +79,14 @@ def asked(order: RefundOrder, node: Node) -> RefundObservation:
     )
 
 
-def refusal_of(order: RefundOrder, word: str) -> RefundObservation | None:
+def refusal_of(order: RefundOrder, node: Node) -> RefundObservation | None:
     """What a failure of the request says of the refund; None where it says nothing certain.
 
-    `word` is the sub-code without its prefix. Raises BalanceInsufficient and AnswerUntrusted.
+    Raises BalanceInsufficient and AnswerUntrusted.
     """
+    if node.text("code") != BUSINESS_FAILURE or not node.is_signed:
+        return None
+    word = (node.text("sub_code") or "").rpartition(".")[2]
     if word == _BALANCE:
         raise BalanceInsufficient(f"Alipay: the merchant's account does not cover {order.number}")
     if word == _DISCORDANT:
@@ -91,39 +104,61 @@ def refusal_of(order: RefundOrder, word: str) -> RefundObservation | None:
     return RefundObservation(RefundState.FAILED, word, failure=failure)
 
 
-def queried(order: RefundOrder, node: Node) -> RefundObservation:
+def queried(order: RefundOrder, node: Node, account: Account) -> RefundObservation:
     """What a successful answer to the query says; without a status there is no such refund.
 
-    Raises AnswerUntrusted.
+    Raises OutcomeUnknown and AnswerUntrusted.
     """
     status = node.text("refund_status")
     if status is None:
         return RefundObservation(RefundState.ABSENT, "(none)")
-    _check(order, node)
-    if node.text("out_request_no") not in (None, order.number):
+    _check(order, node, account)
+    number = node.text("out_request_no")
+    if number not in (None, order.number):
         raise AnswerUntrusted(
-            "order_mismatch", f"asked about {order.number}, Alipay's answer is about another refund"
+            "refund_mismatch", f"asked about {order.number}, Alipay's answer is about {number}"
         )
     if status != _DONE:
         return RefundObservation(RefundState.UNRECOGNISED, status)
-    amount = read_yuan(node.text("refund_amount"))
-    if amount is None:
-        raise OutcomeUnknown(f"Alipay calls {order.number} done, without an amount")
-    if amount != order.amount_minor:
-        raise AnswerUntrusted(
-            "amount_mismatch",
-            f"{order.number} asks for {order.amount_minor} {CURRENCY} in minor units, Alipay gave"
-            f" back {amount}",
-        )
+    expected = {"refund_amount": order.amount_minor}
+    if node.text("total_amount") is not None:
+        expected["total_amount"] = order.paid_minor
+    for name, ours in expected.items():
+        amount = _amount(order, node, name)
+        if amount != ours:
+            raise AnswerUntrusted(
+                "amount_mismatch",
+                f"{order.number} has {name} {ours} {CURRENCY} in minor units, Alipay says {amount}",
+            )
     return RefundObservation(
         RefundState.SUCCEEDED, status, refunded_at=read_beijing_text(node.text("gmt_refund_pay"))
     )
 
 
-def _check(order: RefundOrder, node: Node) -> None:
+def _amount(order: RefundOrder, node: Node, name: str) -> int:
+    amount = read_yuan(node.text(name))
+    if amount is None:
+        raise OutcomeUnknown(f"Alipay calls {order.number} done, without a {name} to be read")
+    return amount
+
+
+def _check(order: RefundOrder, node: Node, account: Account) -> None:
+    """The trade is always named by our number; whatever else is named must be ours too."""
     number = node.text("out_trade_no")
     if number != order.payment_number:
         raise AnswerUntrusted(
             "order_mismatch",
             f"asked about {order.payment_number}, Alipay's answer is about {number}",
         )
+    for name, ours, reason in (
+        ("trade_no", order.payment_reference, "order_mismatch"),
+        ("seller_id", account.seller_id, "merchant_mismatch"),
+        ("app_id", account.app_id, "merchant_mismatch"),
+        ("refund_currency", CURRENCY, "currency_mismatch"),
+        ("trans_currency", CURRENCY, "currency_mismatch"),
+    ):
+        theirs = node.text(name)
+        if theirs not in (None, ours):
+            raise AnswerUntrusted(
+                reason, f"{order.number} has {name} {ours}, Alipay's answer {theirs}"
+            )

@@ -180,7 +180,7 @@ CONFIDENTIAL: Final = frozenset(
 )
 """Reasons Stripe asks merchants not to tell the payer: they get the generic message."""
 
-REFUSED_REFUND: Final = "refused_by_gateway"
+REFUSED_REFUND: Final = "refund_refused"
 GENERIC_MESSAGE: Final = "The card was declined."
 _LONGEST_MESSAGE: Final = 500
 

@@ -81,7 +81,7 @@ def observed(order: RefundOrder, fields: Mapping[str, object]) -> RefundObservat
 def refused(code: str) -> RefundObservation:
     """WeChat Pay will not give this money back."""
     failure = Failure(
-        code="refused_by_gateway",
+        code="refund_refused",
         decline_code=code,
         advice=DeclineClass.HARD,
         message="WeChat Pay will not give this money back.",

@@ -30,6 +30,14 @@ _OPERATIONS: Final = {
     "alipay.trade.fastpay.refund.query": "refund_query",
 }
 
+_AMOUNTS: Final = (
+    "total_amount",
+    "receipt_amount",
+    "buyer_pay_amount",
+    "refund_amount",
+    "refund_fee",
+)
+
 
 class Gateway:
     """The calls that a merchant's server makes."""
@@ -62,6 +70,9 @@ class Gateway:
             return _respond(answer_body(node, problem.fields, keys["alipay_private_key"]))
 
         async def handle(fault: Fault | None) -> Response:
+            if fault and fault.name == "balance_insufficient":
+                empty = TradeError("SELLER_BALANCE_NOT_ENOUGH", "卖家余额不足，请充值后重试").fields
+                return _respond(answer_body(node, empty, keys["alipay_private_key"]))
             fields = self._do(call)
             if fault and fields["code"] == "10000":
                 _alter(fields, fault.name)
@@ -184,9 +195,11 @@ def refusal(problem: CallRefused) -> Response:
 def _alter(fields: Fields, fault: str) -> None:
     """Make the answer speak of something else, before it is signed."""
     if fault == "wrong_amount":
-        for name in ("total_amount", "receipt_amount", "buyer_pay_amount", "refund_fee"):
+        for name in _AMOUNTS:
             if fields.get(name, "0.00") != "0.00":
                 fields[name] = yuan(int(fields[name].replace(".", "")) + 1)
+    elif fault == "wrong_currency" and ("refund_fee" in fields or "refund_amount" in fields):
+        fields["refund_currency"] = "USD"
     elif fault == "wrong_currency" and "total_amount" in fields:
         fields |= dict.fromkeys(("trans_currency", "settle_currency", "pay_currency"), "USD")
     elif fault == "wrong_merchant":
@@ -196,6 +209,8 @@ def _alter(fields: Fields, fault: str) -> None:
         fields["out_trade_no"] = fields["out_trade_no"][:-1] + ("1" if last == "0" else "0")
     elif fault == "unknown_status" and "trade_status" in fields:
         fields["trade_status"] = "TRADE_PONDERING"
+    elif fault == "unknown_status" and "refund_status" in fields:
+        fields["refund_status"] = "REFUND_PONDERING"
 
 
 def _refuse(status: int) -> Response:

@@ -31,11 +31,11 @@ _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 @dataclass(frozen=True)
 class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
-    within it, the call being `open`, `query`, `close`, `requery` (the query after a close) or
-    `list_disputes`.
+    within it, the call being `open`, `query`, `close`, `requery` (the query after a close),
+    `refund`, `query_refund` or `list_disputes`.
 
-    `owner` is the one payment that is to meet it, by its id, or by its user's id where it has
-    none yet. The payment determines the gateway.
+    `owner` is the one payment or refund that is to meet it, by its id, or by its user's id where a
+    payment has none yet. It determines the gateway.
     """
 
     activity: str

@@ -8,9 +8,7 @@ payment that is paid, webhooks that never come or come again and again.
 import asyncio
 import itertools
 import secrets
-import traceback
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any, Final
 
 from tests.end_to_end.claims import claimed
@@ -21,23 +19,18 @@ from tests.end_to_end.outcomes import (
     until_delivered,
     until_status,
 )
-from tests.faults.operators import skip_time
-from tests.fixtures.house import METHODS, House
-
-GATEWAYS: Final = tuple(METHODS)
-SIGNING: Final = ("alipay", "wechatpay")
-"""The gateways that sign their answers."""
-
-SILENCES: Final = (
-    "cut_before",
-    "cut_after",
-    "http_429",
-    "http_500",
-    "http_500_after",
-    "garbage",
-    "truncated",
+from tests.faults.gateway_cells import (
+    GATEWAYS,
+    REASONS,
+    SIGNING,
+    SILENCES,
+    STRIPE_LIES,
+    Cell,
+    all_end_well,
 )
-STRIPE_LIES: Final = ("wrong_amount", "wrong_currency", "wrong_order", "unknown_status")
+from tests.faults.operators import skip_time
+from tests.fixtures.house import House
+
 LIES_OF_UNPAID: Final = {
     "stripe": STRIPE_LIES,
     "alipay": ("wrong_merchant", "wrong_order", "unknown_status"),
@@ -46,65 +39,7 @@ LIES_OF_UNPAID: Final = {
 """What an answer can misstate before there is a receipt: Stripe's intents name their money from
 the start, the others' is looked at when it is paid."""
 
-REASONS: Final = {
-    "wrong_amount": "amount_mismatch",
-    "wrong_currency": "currency_mismatch",
-    "wrong_merchant": "merchant_mismatch",
-    "wrong_order": "order_mismatch",
-    "unknown_status": "unknown_status",
-}
-_IN_FLIGHT: Final = 24
 _PATIENCE_SECONDS: Final = 60
-
-Play = Callable[["Cell", House], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One payment at `gateway` that meets `fault` in `operation`, `times` times."""
-
-    play: Play
-    gateway: str
-    operation: str
-    fault: str
-    times: int = 1
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        more = "".join(f"-{name}={value}" for name, value in self.parameters.items())
-        return f"{self.play.__name__}-{self.gateway}-{self.operation}-{self.fault}{more}"
-
-    async def inject(self, house: House, payment_id: str) -> None:
-        await house.sandbox.fault(
-            self.gateway,
-            self.operation,
-            self.fault,
-            reference=payment_id,
-            times=self.times,
-            **self.parameters,
-        )
-
-    async def has_fired(self, house: House, payment_id: str) -> bool:
-        """Whether the fault was done to at least one call."""
-        answer = await house.sandbox.control.get("/control/faults")
-        waiting = [each for each in answer.json()["data"] if each["reference"] == payment_id]
-        return sum(int(each["times"]) for each in waiting) < self.times
-
-
-async def _all_end_well(house: House, cells: Iterable[Cell]) -> None:
-    slots = asyncio.Semaphore(_IN_FLIGHT)
-
-    async def one(cell: Cell) -> str | None:
-        async with slots:
-            try:
-                await cell.play(cell, house)
-            except Exception as problem:  # noqa: BLE001 - told below, next to the others
-                return f"{cell.name}: {''.join(traceback.format_exception(problem))}"
-            return None
-
-    failed = [told for told in await asyncio.gather(*map(one, cells)) if told]
-    assert not failed, "\n".join(failed)
 
 
 async def _opened(house: House, gateway: str) -> dict[str, Any]:
@@ -122,7 +57,7 @@ class TestAPaymentMeetsFaults:
     late, early or badly signed its webhooks are, the money is recorded once."""
 
     async def test_and_is_taken_once(self, house: House) -> None:
-        await _all_end_well(house, [*self._webhooks(), *self._opens(), *self._queries()])
+        await all_end_well(house, [*self._webhooks(), *self._opens(), *self._queries()])
 
     def _webhooks(self) -> Iterator[Cell]:
         for gateway in GATEWAYS:
@@ -257,7 +192,7 @@ class TestACancelMeetsFaults:
     """Query, close and query are repeated until the order can take no money any more."""
 
     async def test_and_the_payment_is_canceled_for_good(self, house: House) -> None:
-        await _all_end_well(house, [*self._closes(), *self._queries()])
+        await all_end_well(house, [*self._closes(), *self._queries()])
 
     def _closes(self) -> Iterator[Cell]:
         for gateway in GATEWAYS:
@@ -312,7 +247,7 @@ class TestALieAboutAnUnpaidOrder:
     is posted is what the gateway then says."""
 
     async def test_and_the_payment_waits_for_a_person(self, house: House) -> None:
-        await _all_end_well(
+        await all_end_well(
             house,
             [
                 # Twice, since on a busy machine an answer can be lost with the try that asked.

@@ -11,6 +11,9 @@ through a worker that is not the one that died.
 and after each call to the gateway) and after; `payment.end` and `payment.flag`, which call no
 gateway, before and after, the gateway being out of reach; the workflows' own workers die, all at
 once, under payments at every stage of their lives.
+
+Of refunds, `refund.reserve` dies before and after, `refund.ask` and `refund.settle` before, inside
+and after; on Stripe `refund.settle` dies also under a refund that the bank sends back.
 """
 
 import asyncio
@@ -34,6 +37,7 @@ from tests.faults.cells import END, FLAG, METHODS, PLACES, gateway_cells
 from tests.faults.crash_points import CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.matrix import Matrix
+from tests.faults.refund_matrix import RefundMatrix, refund_cells
 from tests.fixtures.database import DatabaseUrls
 from tests.fixtures.house import House, open_house
 
@@ -102,6 +106,30 @@ async def test_the_core_workers_die(scene: Scene, request: pytest.FixtureRequest
         await matrix.let_die(payment_id)
     assert len(scene.points.fired) - fired_before == 3 * len(METHODS)
     await _hold_promises(scene, request)
+
+
+@pytest.mark.timeout(240)
+async def test_workers_die_in_refunds(scene: Scene, request: pytest.FixtureRequest) -> None:
+    refunds = RefundMatrix(scene.house, scene.points)
+    looking = asyncio.create_task(refunds.look())
+    try:
+        cells = list(refund_cells())
+        fired_before = len(scene.points.fired)
+        payments = await asyncio.gather(*(refunds.take(cell) for cell in cells))
+        work = {
+            cell.name: refunds.play(cell, payment)
+            for cell, payment in zip(cells, payments, strict=True)
+        }
+        await _all_of(work, scene.workers)
+    finally:
+        looking.cancel()
+    assert len(scene.points.fired) - fired_before == len(cells)
+    await _hold_promises(scene, request)
+    twice, lost = await refunds.count()
+    request.config.get_terminal_writer().line(
+        f"\nkill matrix: {len(cells)} kills in refunds, {twice} refunded twice, {lost} lost"
+    )
+    assert (twice, lost) == (0, 0)
 
 
 async def _hold_promises(scene: Scene, request: pytest.FixtureRequest) -> None:

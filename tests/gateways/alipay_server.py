@@ -43,9 +43,11 @@ def received(query: str, body: str = "") -> dict[str, str]:
 
 @dataclass
 class AlipayServer:
-    """Answers every call with `answer`; keeps what it was told."""
+    """Answers every call with `answer`, or with the one its method has in `answers`; keeps what it
+    was told."""
 
     answer: bytes | httpx.Response = b""
+    answers: dict[str, bytes | httpx.Response] = field(default_factory=dict)
     calls: list[dict[str, str]] = field(default_factory=list)
 
     def gateway(self) -> AlipayGateway:
@@ -62,9 +64,10 @@ class AlipayServer:
         assert request.method == "POST"
         assert request.headers["content-type"].startswith("application/x-www-form-urlencoded")
         self.calls.append(received(request.url.query.decode(), request.content.decode()))
-        if isinstance(self.answer, httpx.Response):
-            return self.answer
+        answer = self.answers.get(self.calls[-1]["method"], self.answer)
+        if isinstance(answer, httpx.Response):
+            return answer
         # As the real one labels its JSON.
         return httpx.Response(
-            200, content=self.answer, headers={"content-type": "text/html;charset=utf-8"}
+            200, content=answer, headers={"content-type": "text/html;charset=utf-8"}
         )

@@ -227,7 +227,7 @@ async def test_a_refusal_for_good_is_a_failure(
     assert (seen.state, seen.reference) == (RefundState.FAILED, None)
     assert seen.failure is not None
     assert (seen.failure.code, seen.failure.decline_code) == (
-        "refused_by_gateway", described.get("code"),
+        "refund_refused", described.get("code"),
     )  # fmt: skip
     assert seen.failure.message == described["message"]
 

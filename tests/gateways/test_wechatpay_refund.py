@@ -200,7 +200,7 @@ async def test_a_refusal_for_good_fails_the_refund(status: int, code: str) -> No
     seen = await server.gateway().refund(ORDER)
     assert (seen.state, seen.status, seen.reference) == (RefundState.FAILED, code, None)
     assert seen.failure is not None
-    assert (seen.failure.code, seen.failure.decline_code) == ("refused_by_gateway", code)
+    assert (seen.failure.code, seen.failure.decline_code) == ("refund_refused", code)
     assert [request.method for request in server.requests] == ["POST", "GET"]
     assert server.path == f"{PATH}/{REFUND_ID}"
 

@@ -1,7 +1,8 @@
 """Records the history of each journey that has none: `python -m tests.replay.record`.
 
-A journey whose files exist is left alone: they are what payments under way look like, and code
-that cannot replay them cannot go on with those either. To record one anew, delete its files.
+A journey whose files exist is left alone: they are what payments and refunds under way look like,
+and code that cannot replay them cannot go on with those either. To record one anew, delete its
+files.
 """
 
 import asyncio
@@ -18,24 +19,27 @@ from runtime.codec import EncryptionCodec
 from tests.fixtures.house import House
 from tests.replay.histories import dump, path_of
 from tests.replay.journeys import JOURNEYS
+from tests.replay.refund_journeys import REFUND_JOURNEYS
+
+ALL = {**JOURNEYS, **REFUND_JOURNEYS}
 
 _PATIENCE_SECONDS = 90
 
 
 def files_of(name: str) -> tuple[str, ...]:
     """The histories of a journey."""
-    return (name, f"{name}-after") if JOURNEYS[name].has_after else (name,)
+    return (name, f"{name}-after") if ALL[name].has_after else (name,)
 
 
 def missing() -> list[str]:
     """The journeys without their histories."""
-    return [name for name in JOURNEYS if not all(path_of(each).exists() for each in files_of(name))]
+    return [name for name in ALL if not all(path_of(each).exists() for each in files_of(name))]
 
 
 @pytest.mark.parametrize("name", missing())
 async def test_record(house: House, name: str) -> None:
-    payment_id = await JOURNEYS[name].play(house)
-    workflow_ids = (payment_id, after_workflow_id(payment_id))
+    object_id = await ALL[name].play(house)
+    workflow_ids = (object_id, after_workflow_id(object_id))
     for file, workflow_id in zip(files_of(name), workflow_ids, strict=False):
         path_of(file).write_text(await _history_of(house, workflow_id))
 

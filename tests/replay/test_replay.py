@@ -1,9 +1,10 @@
-"""Payments under way must go on with the code as it is: every recorded history replays."""
+"""What is under way must go on with the code as it is: every recorded history replays."""
 
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import pytest
 from temporalio import workflow
@@ -14,31 +15,50 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter
 from temporalio.worker import Replayer
 
+from billing.errors import RefundExceedsPayment
 from billing.messages import (
     AFTER_WORKFLOW,
     GATEWAY_REPORTED,
     PAYMENT_WORKFLOW,
+    REFUND_AFTER_WORKFLOW,
+    REFUND_WORKFLOW,
     AfterInput,
     PaymentEnded,
     PaymentOrder,
+    RefundAfterInput,
+    RefundEnded,
+    RefundRequest,
     ReviewDecision,
 )
 from billing.payment import PaymentStatus
+from billing.refund import RefundStatus
 from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
 from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE
+from tests.faults.refund_matrix import ASK, RESERVE
+from tests.faults.refund_matrix import SETTLE as SETTLE_REFUND
 from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
-from tests.replay.journeys import JOURNEYS
-from tests.replay.record import files_of
+from tests.replay.record import ALL, files_of
+from tests.replay.refund_journeys import REFUND_JOURNEYS
 from worker import WORKFLOW_RUNNER, sandboxed
-from workflows import WORKFLOWS, PaymentAfterWorkflow, PaymentWorkflow
+from workflows import (
+    WORKFLOWS,
+    PaymentAfterWorkflow,
+    PaymentWorkflow,
+    RefundAfterWorkflow,
+    RefundWorkflow,
+)
 
 HISTORIES = sorted(file.stem for file in FOLDER.glob("*.json"))
-AFTERS = [name for name in HISTORIES if name.endswith("-after")]
-PAYMENTS = [name for name in HISTORIES if name not in AFTERS]
-ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES}
+REFUND_HISTORIES = sorted(file for name in REFUND_JOURNEYS for file in files_of(name))
+REFUND_AFTERS = [name for name in REFUND_HISTORIES if name.endswith("-after")]
+REFUNDS = [name for name in REFUND_HISTORIES if name not in REFUND_AFTERS]
+PAYMENT_HISTORIES = [name for name in HISTORIES if name not in REFUND_HISTORIES]
+AFTERS = [name for name in PAYMENT_HISTORIES if name.endswith("-after")]
+PAYMENTS = [name for name in PAYMENT_HISTORIES if name not in AFTERS]
+ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, RESERVE, ASK, SETTLE_REFUND}
 UPDATES = {"create", "cancel", "refresh", "review"}
 READABLE = b"ask again"
 """Why the operator of `parked-then-settled` decided as they did."""
@@ -48,7 +68,10 @@ TESTS_RUNNER = sandboxed("workflows", "tests")
 _NAME_OF_A_WORKER = re.compile(r'"(?:identity|buildId)": "([^"]*)"')
 _ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])/(?!v\d/)(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\")
 
+E = TypeVar("E", PaymentEnded, RefundEnded)
+
 parametrize_payments = pytest.mark.parametrize("name", PAYMENTS)
+parametrize_refunds = pytest.mark.parametrize("name", REFUNDS)
 
 
 @workflow.defn(name=PAYMENT_WORKFLOW)
@@ -101,6 +124,50 @@ class LooksTwice(PaymentAfterWorkflow):
         return await super().run(after)
 
 
+@workflow.defn(name=REFUND_WORKFLOW)
+class SleepsBeforeReserving(RefundWorkflow):
+    """One timer more."""
+
+    @workflow.run
+    async def run(self, request: RefundRequest) -> RefundEnded:
+        await workflow.sleep(1)
+        return await super().run(request)
+
+
+@workflow.defn(name=REFUND_WORKFLOW)
+class ReservesTwice(RefundWorkflow):
+    """One activity more."""
+
+    @workflow.run
+    async def run(self, request: RefundRequest) -> RefundEnded:
+        await self._reserve()
+        return await super().run(request)
+
+
+@workflow.defn(name=REFUND_WORKFLOW)
+class AsksAtOnce(RefundWorkflow):
+    """One timer less: the gateway's pause is not kept."""
+
+    @workflow.run
+    async def run(self, request: RefundRequest) -> RefundEnded:
+        return await super().run(request)
+
+    async def _ask(self) -> None:
+        assert self._standing is not None
+        self._standing = self._standing.model_copy(update={"ask_at": workflow.now()})
+        await super()._ask()
+
+
+@workflow.defn(name=REFUND_AFTER_WORKFLOW)
+class LooksAtRefundsTwice(RefundAfterWorkflow):
+    """One activity more."""
+
+    @workflow.run
+    async def run(self, after: RefundAfterInput) -> RefundEnded:
+        await super().run(after)
+        return await super().run(after)
+
+
 async def replay(
     history: WorkflowHistory, converter: DataConverter = pydantic_data_converter
 ) -> None:
@@ -142,14 +209,34 @@ class TestChangesThatBreakPaymentsUnderWay:
         await diverges(LooksTwice, name)
 
 
-async def test_what_changes_nothing_of_a_history_replays() -> None:
+class TestChangesThatBreakRefundsUnderWay:
+    @parametrize_refunds
+    async def test_a_timer_more(self, name: str) -> None:
+        await diverges(SleepsBeforeReserving, name)
+
+    @parametrize_refunds
+    async def test_an_activity_more(self, name: str) -> None:
+        await diverges(ReservesTwice, name)
+
+    async def test_a_timer_less(self) -> None:
+        await diverges(AsksAtOnce, "refund-paused-alipay")
+
+    @pytest.mark.parametrize("name", REFUND_AFTERS)
+    async def test_an_activity_more_afterwards(self, name: str) -> None:
+        await diverges(LooksAtRefundsTwice, name)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"), [(EndsUnasked, "paid-stripe-card"), (AsksAtOnce, "refund-full-alipay")]
+)
+async def test_what_changes_nothing_of_a_history_replays(changed: type, name: str) -> None:
     """The changed code is refused for the change, not for being another class."""
     replayer = Replayer(
-        workflows=[EndsUnasked],
+        workflows=[changed],
         workflow_runner=TESTS_RUNNER,
         data_converter=pydantic_data_converter,
     )
-    await replayer.replay_workflow(load("paid-stripe-card"))
+    await replayer.replay_workflow(load(name))
 
 
 class TestEncrypted:
@@ -173,7 +260,7 @@ class TestEncrypted:
 
 class TestWhatIsRecorded:
     def test_every_journey_and_nothing_else(self) -> None:
-        assert sorted(file for name in JOURNEYS for file in files_of(name)) == HISTORIES
+        assert sorted(file for name in ALL for file in files_of(name)) == HISTORIES
 
     def test_all_that_the_workflows_do(self) -> None:
         recorded = list(events())
@@ -194,15 +281,13 @@ class TestWhatIsRecorded:
         } == {GATEWAY_REPORTED}
 
     def test_every_end(self) -> None:
-        ends = {
-            pydantic_data_converter.payload_converter.from_payload(
-                event.workflow_execution_completed_event_attributes.result.payloads[0],
-                PaymentEnded,
-            ).status
-            for event in events()
-            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
+        assert {ended.status for ended in ends(PAYMENT_HISTORIES, PaymentEnded)} == {
+            status for status in PaymentStatus if status.is_terminal
         }
-        assert ends == {status for status in PaymentStatus if status.is_terminal}
+        refunds = list(ends(REFUND_HISTORIES, RefundEnded))
+        statuses = {status for status in RefundStatus if status.has_ended}
+        assert {ended.status for ended in refunds} == {None, *statuses}
+        assert {ended.refusal_code for ended in refunds} == {None, RefundExceedsPayment.code}
 
     @pytest.mark.parametrize("name", HISTORIES)
     def test_nothing_of_the_machine(self, name: str) -> None:
@@ -212,9 +297,17 @@ class TestWhatIsRecorded:
         assert not _ABSOLUTE_PATH.findall(text)
 
 
-def events() -> Iterator[HistoryEvent]:
-    for name in HISTORIES:
+def events(names: Sequence[str] = HISTORIES) -> Iterator[HistoryEvent]:
+    for name in names:
         yield from load(name).events
+
+
+def ends(names: Sequence[str], kind: type[E]) -> Iterator[E]:
+    """What the workflows of these histories left behind."""
+    for event in events(names):
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+            result = event.workflow_execution_completed_event_attributes.result
+            yield pydantic_data_converter.payload_converter.from_payload(result.payloads[0], kind)
 
 
 def bytes_of(history: WorkflowHistory) -> bytes:

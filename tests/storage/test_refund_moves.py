@@ -17,7 +17,7 @@ from tests.storage.samples import NOW, reserve, take, take_twice
 
 S = RefundStatus
 LATER = NOW + timedelta(minutes=1)
-FAILURE = Failure(code="refused_by_gateway", decline_code="lost_card", message="sent back")
+FAILURE = Failure(code="refund_refused", decline_code="lost_card", message="sent back")
 REVIEW = Review(reason="refund_stuck", detail="look it up", since=NOW)
 NOBODY = "ref_01h455vb4pex5vsknk084sn02q"
 

@@ -30,7 +30,7 @@ async def fail(database: Database, record: RefundRecord) -> None:
             record.refund.id,
             RefundStatus.FAILED,
             now=NOW,
-            failure=Failure(code="refused_by_gateway", message="no"),
+            failure=Failure(code="refund_refused", message="no"),
         )
 
 

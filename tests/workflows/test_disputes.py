@@ -5,10 +5,10 @@ import pytest
 from billing.messages import AfterInput, GatewayReport
 from billing.payment import GatewayName, PaymentStatus
 from runtime.queues import CORE
-from tests.workflows.test_payment import COMMAND, Bench, bench, environment
+from tests.workflows.test_payment import COMMAND, Bench, bench
 from workflows import PaymentAfterWorkflow, PaymentWorkflow
 
-__all__ = ["bench", "environment"]
+__all__ = ["bench"]
 
 
 @pytest.fixture

@@ -3,14 +3,10 @@
 import asyncio
 import contextlib
 import itertools
-import sysconfig
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
@@ -19,7 +15,6 @@ from temporalio.client import (
     WorkflowUpdateStage,
 )
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
@@ -106,28 +101,6 @@ class Bench:
                 return (await self.handle.result()).status
             await self.environment.sleep(timedelta(minutes=1))
         raise AssertionError("the workflow never ended")
-
-
-@pytest.fixture
-async def environment() -> AsyncIterator[WorkflowEnvironment]:
-    async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=str(Path(sysconfig.get_path("scripts")) / "temporal-test-server"),
-        data_converter=pydantic_data_converter,
-    ) as started:
-        await attributes_registered(started)
-        yield started
-
-
-async def attributes_registered(environment: WorkflowEnvironment) -> None:
-    await environment.client.operator_service.add_search_attributes(
-        AddSearchAttributesRequest(
-            namespace=environment.client.namespace,
-            search_attributes={
-                key.name: IndexedValueType.ValueType(key.indexed_value_type)
-                for key in attributes.ALL
-            },
-        )
-    )
 
 
 @pytest.fixture(params=[1000, 0], ids=["cached", "uncached"])

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.fixtures.sandbox import SandboxProcess
 from tests.sandbox.alipay.merchant import NUMBER, Merchant, Told
 
@@ -108,3 +110,39 @@ async def test_cancel_closes_what_waits_and_leaves_what_is_not_there(
     assert (nothing.node["code"], "action" in nothing.node) == ("10000", False)
     assert told.node["action"] == "close"
     assert (await merchant.query()).node["trade_status"] == "TRADE_CLOSED"
+
+
+async def test_an_empty_account_refuses_until_it_is_topped_up(
+    paid: Merchant, sandbox: SandboxProcess
+) -> None:
+    await sandbox.fault("alipay", "refund", "balance_insufficient", reference=NUMBER)
+
+    refused = await refund(paid, "9.00", "r1")
+
+    assert refused.is_signed
+    assert (refused.node["code"], refused.node["sub_code"]) == (
+        "40004",
+        "ACQ.SELLER_BALANCE_NOT_ENOUGH",
+    )
+    assert [charge["refunded"] for charge in await sandbox.charges()] == [0]
+    assert (await refund(paid, "9.00", "r1")).node["fund_change"] == "Y"
+
+
+@pytest.mark.parametrize(
+    ("fault", "changed"),
+    [
+        ("wrong_amount", {"refund_amount": "9.01", "total_amount": "29.01"}),
+        ("wrong_currency", {"refund_currency": "USD"}),
+        ("unknown_status", {"refund_status": "REFUND_PONDERING"}),
+    ],
+)
+async def test_a_lie_about_a_refund_is_signed(
+    paid: Merchant, sandbox: SandboxProcess, fault: str, changed: dict[str, Any]
+) -> None:
+    await refund(paid, "9.00", "r1")
+    await sandbox.fault("alipay", "refund_query", fault)
+
+    lie = await ask(paid, "r1")
+
+    assert {name: lie[name] for name in changed} == changed
+    assert (await ask(paid, "r1")).items() & changed.items() == set()
