@@ -120,7 +120,7 @@ async def _taken(house: House, gateway: str, **options: str) -> Json:
     return await house.until_status(payment["id"], "succeeded")
 
 
-async def _asked(house: House, payment: Json, **fields: int) -> str:
+async def _asked(house: House, payment: Json, **fields: Any) -> str:
     answer = await house.post_refund(payment["id"], **fields)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
