@@ -1,6 +1,7 @@
-"""`python -m benchmarks [record] [--quick]`: measure on this machine, print, and keep the results.
+"""`python -m benchmarks [refunds|record] [--quick]`: measure here, print, and keep the results.
 
-`record` measures lists and totals over a large record alone, and keeps only their results.
+`refunds` measures these alone, and only the whole course keeps them; `record` measures lists and
+totals over a large record alone, and keeps only their results.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +21,16 @@ from rich.progress import Progress as Bars
 
 from benchmarks import machine, record, report
 from benchmarks.contenders import RunFailed
-from benchmarks.course import FULL, QUICK, Measured, Plan, Progress, measure
+from benchmarks.course import FULL, QUICK, Measured, Plan, measure, measure_refunds_alone
 from benchmarks.house import House
+from benchmarks.progress import Progress
 from embedded.errors import StackRefused
 from embedded.options import StackOptions
 from embedded.stack import Stack, interruptible
 
 RESULTS: Final = Path(__file__).with_name("results.json")
+
+Course = Callable[[House, Plan, Progress], Awaitable[Measured]]
 
 
 def main() -> None:
@@ -34,36 +38,50 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a few minutes, for trying; keeps no results"
     )
-    parser.add_argument("part", nargs="?", choices=["record"], help="this part alone")
+    parser.add_argument(
+        "part", nargs="?", choices=["refunds", "record"], help="measure this part alone"
+    )
     given = parser.parse_args()
     quick: bool = given.quick
     console = Console(soft_wrap=True)
     try:
-        if given.part is None:
-            _everything(console, quick=quick)
-        else:
-            _record_alone(console, quick=quick)
+        match given.part:
+            case "refunds":
+                report.show_refunds(_found(console, measure_refunds_alone, quick=quick), console)
+            case "record":
+                _record_alone(console, quick=quick)
+            case _:
+                _everything(console, quick=quick)
     except (StackRefused, RunFailed) as problem:
         sys.exit(f"everbill bench: {problem}")
 
 
 def _everything(console: Console, *, quick: bool) -> None:
-    plan = QUICK if quick else FULL
     here = machine.describe()
+    found = _found(console, measure, quick=quick)
+    report.show(found, _plan(quick=quick), console)
+    grown = _grown(console, quick=quick)
+    if not quick:
+        document = report.document(found, _plan(quick=quick), here)
+        _keep({**document, "record": record.document(grown)}, console)
+
+
+def _plan(*, quick: bool) -> Plan:
+    return QUICK if quick else FULL
+
+
+def _found(console: Console, course: Course, *, quick: bool) -> Measured:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
-        found = asyncio.run(_measured(Path(folder), plan, console))
+        found = asyncio.run(_measured(Path(folder), _plan(quick=quick), console, course))
     if found is None:
         sys.exit("everbill bench: interrupted; nothing was kept")
-    report.show(found, plan, console)
-    grown = _grown(console, quick=quick)
     console.print(
-        f"\n{found.ledger_entries} payments settled, each in the ledger once;"
+        f"\n{found.ledger_entries} payments and refunds, each in the ledger once;"
         f" {found.orders_repeated} orders had to be sent again;"
         f" {time.monotonic() - began:.0f} s in all"
     )
-    if not quick:
-        _keep({**report.document(found, plan, here), "record": record.document(grown)}, console)
+    return found
 
 
 def _record_alone(console: Console, *, quick: bool) -> None:
@@ -92,7 +110,9 @@ def _keep(results: dict[str, object], console: Console) -> None:
     console.print("kept in benchmarks/results.json")
 
 
-async def _measured(folder: Path, plan: Plan, console: Console) -> Measured | None:
+async def _measured(
+    folder: Path, plan: Plan, console: Console, measuring: Course
+) -> Measured | None:
     def announce(text: str) -> None:
         console.print(text, markup=False, style="dim")
 
@@ -101,7 +121,7 @@ async def _measured(folder: Path, plan: Plan, console: Console) -> Measured | No
     async def course() -> Measured:
         async with House.opened(stack) as house:
             with _shown(console) as progress:
-                return await measure(house, plan, progress)
+                return await measuring(house, plan, progress)
 
     try:
         return await interruptible(course(), stack)

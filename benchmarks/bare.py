@@ -3,6 +3,8 @@
 `SameShape` has what the plain paid journey has: two activities on a gateway's own queue, an
 update answered after the first, a timer, a signal, two upserts of search attributes, the same
 time-outs. `Plain` has two activities on the workflow's own queue and neither timer nor attributes.
+`RefundShape` has what the plain refund has: one activity on the workflow's own queue and two on a
+gateway's, an update answered after the second, its timer, a signal, two upserts.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
 
 from billing.payment import GatewayName, PaymentStatus
+from billing.refund import RefundStatus
 from runtime import attributes
 from runtime.queues import gateway_queue
 
@@ -24,6 +27,7 @@ _START_TO_CLOSE: Final = timedelta(seconds=30)
 _SCHEDULE_TO_CLOSE: Final = timedelta(minutes=30)
 _HEARTBEAT: Final = timedelta(seconds=3)
 _POLL_DELAY: Final = timedelta(seconds=5)
+_PATIENCE: Final = timedelta(seconds=7)
 _RETRIES: Final = RetryPolicy(initial_interval=timedelta(seconds=1))
 
 
@@ -42,6 +46,10 @@ class Work(BaseModel):
 
 
 class BareActivities:
+    @activity.defn(name="bare.reserve")
+    async def reserve(self, work: Work) -> Work:
+        return work
+
     @activity.defn(name="bare.open")
     async def open(self, work: Work) -> Work:
         return work
@@ -96,6 +104,69 @@ class SameShape:
     @workflow.update
     async def create(self, work: Work) -> Work:
         await workflow.wait_condition(lambda: self._opened is not None)
+        return work
+
+    @workflow.signal
+    def reported(self, work: Work) -> None:
+        self._reported = True
+
+
+@workflow.defn(name="RefundShape")
+class RefundShape:
+    @workflow.init
+    def __init__(self, work: Work) -> None:
+        self._reserved = False
+        self._asked = False
+        self._reported = False
+
+    @workflow.run
+    async def run(self, work: Work) -> Work:
+        reserved = await workflow.execute_activity_method(
+            BareActivities.reserve,
+            work,
+            start_to_close_timeout=_START_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+        self._reserved = True
+        workflow.upsert_search_attributes(
+            [
+                attributes.BILLING_STATUS.value_set(RefundStatus.PENDING.value),
+                attributes.NEEDS_ATTENTION.value_set(False),
+            ]
+        )
+        asked = await workflow.execute_activity_method(
+            BareActivities.open,
+            reserved,
+            task_queue=bare_queue(work.gateway),
+            start_to_close_timeout=_START_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+        workflow.upsert_search_attributes(
+            [
+                attributes.BILLING_STATUS.value_set(RefundStatus.SUCCEEDED.value),
+                attributes.NEEDS_ATTENTION.value_set(False),
+            ]
+        )
+        self._asked = True
+        while not self._reported:
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._reported, timeout=_POLL_DELAY)
+        return await workflow.execute_activity_method(
+            BareActivities.settle,
+            asked,
+            task_queue=bare_queue(work.gateway),
+            start_to_close_timeout=_START_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+
+    @workflow.update
+    async def create(self, work: Work) -> Work:
+        await workflow.wait_condition(lambda: self._reserved)
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._asked, timeout=_PATIENCE)
         return work
 
     @workflow.signal

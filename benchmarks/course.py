@@ -1,12 +1,14 @@
 """How a benchmark goes: slice by slice, the two in turns."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from benchmarks import refunds
 from benchmarks.contenders import Contender
 from benchmarks.house import House, Memory, Size
 from benchmarks.load import Slice, many, steady
+from benchmarks.progress import Progress
+from benchmarks.refunds import MeasuredRefunds, RefundPlan, measure_refunds
 from billing.payment import GatewayName
 
 
@@ -20,6 +22,7 @@ class Plan:
     ramps: dict[int, float]
     memory_payments: int
     histories: int
+    refunds: RefundPlan
 
     @property
     def slices(self) -> int:
@@ -32,6 +35,7 @@ FULL: Final = Plan(
     ramps={1: 0.5, 10: 2.0, 50: 8.0},
     memory_payments=2000,
     histories=10,
+    refunds=refunds.FULL,
 )
 QUICK: Final = Plan(
     runs=1,
@@ -39,6 +43,7 @@ QUICK: Final = Plan(
     ramps={1: 0.5, 10: 2.0, 50: 8.0},
     memory_payments=200,
     histories=3,
+    refunds=refunds.QUICK,
 )
 
 _ORDER: Final = ("bare", "ours", "ours", "bare")
@@ -52,6 +57,7 @@ class Measured:
     runs: dict[int, list[list[Slice]]] = field(default_factory=dict)
     """By concurrency, the slices of each run of ours and the same shape."""
     plain: list[Slice] = field(default_factory=list)
+    refunds: MeasuredRefunds = field(default_factory=MeasuredRefunds)
     histories: dict[str, Size] = field(default_factory=dict)
     memory_before: Memory | None = None
     memory_after: Memory | None = None
@@ -59,14 +65,6 @@ class Measured:
     ledger_entries: int = 0
     orders_repeated: int = 0
     versions: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Told before each part, and at each step of it."""
-
-    begin: Callable[[str, int], None]
-    advance: Callable[[], None]
 
 
 async def measure(house: House, plan: Plan, progress: Progress) -> Measured:
@@ -87,6 +85,17 @@ async def measure(house: House, plan: Plan, progress: Progress) -> Measured:
             found.runs.setdefault(concurrency, []).append(slices)
             if run == plan.runs // 2:
                 found.plain.append(await _slice(house, plan, house.plain, concurrency, progress))
+    found.refunds = await measure_refunds(house, plan.refunds, progress)
+    found.ledger_entries = await house.check_ledger()
+    found.orders_repeated = house.everbill.repeated
+    return found
+
+
+async def measure_refunds_alone(house: House, plan: Plan, progress: Progress) -> Measured:
+    """The refunds' part of the course. Raises RunFailed."""
+    found = Measured(versions=await house.versions())
+    await _warm_up(house, progress)
+    found.refunds = await measure_refunds(house, plan.refunds, progress)
     found.ledger_entries = await house.check_ledger()
     found.orders_repeated = house.everbill.repeated
     return found

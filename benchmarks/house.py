@@ -15,7 +15,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 
 from benchmarks import machine
-from benchmarks.bare import Plain, SameShape
+from benchmarks.bare import Plain, RefundShape, SameShape
 from benchmarks.bare_worker import READY_FILE
 from benchmarks.contenders import Bare, Everbill, RunFailed, Taken
 from embedded.options import PROJECT
@@ -59,6 +59,7 @@ class House:
     everbill: Everbill
     same_shape: Bare
     plain: Bare
+    refund_shape: Bare
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -86,6 +87,7 @@ class House:
                 Everbill(api, payer, temporal),
                 Bare(temporal, SameShape, "same shape"),
                 Bare(temporal, Plain, "plain bare"),
+                Bare(temporal, RefundShape, "same shape"),
             )
 
     def processes(self) -> dict[str, int]:
@@ -123,14 +125,17 @@ class House:
         return {"temporal_server": system.server_version, "postgresql": str(postgresql)}
 
     async def check_ledger(self) -> int:
-        """How many receipts the ledger has. Raises RunFailed unless each payment has its one."""
+        """How many entries the ledger has. Raises RunFailed unless each payment has its receipt,
+        each refund its own entry, and there is none besides."""
         async with self.database.begin() as work:
             causes = await work.connection.scalars(select(ledger_transactions.c.cause))
         posted = sorted(causes)
-        if posted != sorted(f"receipt/{each}" for each in self.everbill.settled):
+        receipts = [f"receipt/{each}" for each in self.everbill.settled]
+        refunds = [f"refund/{each}" for each in self.everbill.refunded]
+        if posted != sorted(receipts + refunds):
             raise RunFailed(
-                f"{len(self.everbill.settled)} payments were settled and the ledger has"
-                f" {len(posted)} entries: they must be one to one"
+                f"{len(receipts)} payments were settled, {len(refunds)} refunded, and the ledger"
+                f" has {len(posted)} entries: they must be one to one"
             )
         return len(posted)
 

@@ -1,6 +1,8 @@
 """What was found, as a table for people and as `results.json`."""
 
 import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +19,7 @@ from benchmarks.figures import (
     pace,
     throughput_ratio,
 )
+from benchmarks.house import Size
 from runtime.version import VERSION
 
 
@@ -36,6 +39,28 @@ def ratios(found: Measured) -> list[Ratio]:
         ratio(runs, "everbill", "same shape")
         for ratio in (throughput_ratio, instructions_ratio)
         for runs in found.runs.values()
+    ]
+
+
+def refund_paces(found: Measured) -> list[Pace]:
+    """By concurrency: ours, the same shape."""
+    return [
+        pace([each for run in runs for each in run if each.contender == name])
+        for runs in found.refunds.runs.values()
+        for name in ("everbill", "same shape")
+    ]
+
+
+def refund_ratios(found: Measured) -> list[Ratio]:
+    """Nothing is required of them."""
+    return [
+        replace(
+            throughput_ratio(runs, "everbill", "same shape"),
+            of="refunded per second",
+            required=None,
+            is_met=None,
+        )
+        for runs in found.refunds.runs.values()
     ]
 
 
@@ -73,6 +98,13 @@ def document(found: Measured, plan: Plan, machine: dict[str, object]) -> dict[st
             "open_before": found.memory_before.open_payments,
             "open_after": found.memory_after.open_payments,
         },
+        "refunds": {
+            "runs": plan.refunds.runs,
+            "refunds_in_a_slice": {str(key): value for key, value in plan.refunds.counts.items()},
+            "ratios": as_document(refund_ratios(found)),
+            "paces": as_document(refund_paces(found)),
+            "histories": {name: asdict(size) for name, size in found.refunds.histories.items()},
+        },
         "ledger_entries": found.ledger_entries,
         "orders_repeated": found.orders_repeated,
     }
@@ -80,14 +112,31 @@ def document(found: Measured, plan: Plan, machine: dict[str, object]) -> dict[st
 
 def show(found: Measured, plan: Plan, console: Console) -> None:
     console.print(
-        Group(_ratios(found), _paces(found), _cpu(found), _histories(found), _memory(found, plan))
+        Group(
+            _ratios(ratios(found)),
+            _paces(paces(found)),
+            _cpu(found),
+            _histories("paid payment", found.histories),
+            _memory(found, plan),
+        )
+    )
+    show_refunds(found, console)
+
+
+def show_refunds(found: Measured, console: Console) -> None:
+    console.print(
+        Group(
+            _ratios(refund_ratios(found)),
+            _refund_paces(found),
+            _histories("refund", found.refunds.histories),
+        )
     )
 
 
-def _ratios(found: Measured) -> Table:
+def _ratios(ratios: Sequence[Ratio]) -> Table:
     table = _table("Everbill against a bare workflow of the same shape")
     _columns(table, "what", "concurrency", "median", "runs", "required", "")
-    for each in ratios(found):
+    for each in ratios:
         table.add_row(
             each.of,
             str(each.concurrency),
@@ -99,12 +148,24 @@ def _ratios(found: Measured) -> Table:
     return table
 
 
-def _paces(found: Measured) -> Table:
+def _refund_paces(found: Measured) -> Table:
+    table = _table("Refunded per second; milliseconds to the answer, and to the end")
+    _columns(
+        table, "who", "concurrency", "refunded/s", "answer p50", "p99", "end p50", "p99", "measured"
+    )
+    return _filled(table, refund_paces(found))
+
+
+def _paces(paces: Sequence[Pace]) -> Table:
     table = _table("Settled per second; milliseconds to the payer's instructions, and to the end")
     _columns(
         table, "who", "concurrency", "settled/s", "instr. p50", "p99", "end p50", "p99", "measured"
     )
-    for each in paces(found):
+    return _filled(table, paces)
+
+
+def _filled(table: Table, paces: Sequence[Pace]) -> Table:
+    for each in paces:
         table.add_row(
             each.contender,
             str(each.concurrency),
@@ -135,10 +196,10 @@ def _cpu(found: Measured) -> Table:
     return table
 
 
-def _histories(found: Measured) -> Table:
-    table = _table("History of one paid payment in Temporal (the largest of a few)")
+def _histories(of: str, histories: Mapping[str, Size]) -> Table:
+    table = _table(f"History of one {of} in Temporal (the largest of a few)")
     _columns(table, "who", "events", "bytes")
-    for name, size in found.histories.items():
+    for name, size in histories.items():
         table.add_row(name, str(size.events), str(size.bytes))
     return table
 
