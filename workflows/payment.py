@@ -130,6 +130,9 @@ class PaymentWorkflow(PaymentCalls):
             return self._payment
         mine = self._switch = _Switch(order)
         await workflow.wait_condition(lambda: mine.is_done or self._has_ended or self._is_parked)
+        if not mine.is_done:
+            # Nobody waits for it any more: it must not be carried out after a review.
+            self._switch = None
         if mine.refusal is not None:
             raise ApplicationError(
                 mine.refusal.message, type=SwitchRefused.code, non_retryable=True
@@ -242,7 +245,7 @@ class PaymentWorkflow(PaymentCalls):
 
     async def _switch_over(self, switch: _Switch) -> None:
         """Place the new order; once it has taken the old one's place, that one is closed."""
-        replaced = self._payment.attempt
+        replaced, before = self._payment.attempt, self._standing
         await self._follow(
             workflow.start_activity_method(
                 SwitchActivities.switch,
@@ -258,7 +261,9 @@ class PaymentWorkflow(PaymentCalls):
                 **policies.GATEWAY_CALL,
             )
         )
-        switch.refusal = self._standing.refusal if self._standing is not None else None
+        standing = self._standing
+        if standing is not None and standing is not before:
+            switch.refusal = standing.refusal
         switch.is_done = True
         self._switch = None
         if self._payment.attempt == replaced:

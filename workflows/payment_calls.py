@@ -1,5 +1,6 @@
 """What a payment's workflow asks of gateways and record, and what it knows by their answers."""
 
+import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -85,7 +86,9 @@ class PaymentCalls:
         self._is_asking = True
         try:
             for gateway in self._other_gateways:
-                await self._close_at(gateway, None)
+                # One that is silent must not keep the payment's own from being asked.
+                with contextlib.suppress(ActivityError):
+                    await self._close_at(gateway, None, budget=policies.SUPERSEDED_BUDGET)
             await self._close_at(self._gateway, status, review=review)
         except ActivityError:
             if status is not None:

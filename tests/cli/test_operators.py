@@ -109,7 +109,7 @@ class TestDoctor:
             assert (await house.command(canceled["id"], "cancel")).json()["status"] == "canceled"
         done = await everbill(house, "doctor", *source)
         assert done.exit_code == 0, done.output
-        assert done.output.count("yes") == 9
+        assert done.output.count("yes") == len(PROMISES)
 
     @pytest.mark.parametrize("source", ["sandbox", "query"])
     async def test_a_receipt_of_other_money(
@@ -122,7 +122,7 @@ class TestDoctor:
         assert done.exit_code == 1
         assert f"promise 2, {paid}: the gateway tells of 2900 CNY" in done.output
         assert "no: 3 findings" in done.output, "charge, order and ledger against the receipt"
-        assert done.output.count("yes") == 8
+        assert done.output.count("yes") == len(PROMISES) - 1
 
     async def test_a_guard_that_was_switched_off(self, house: House, tamper: Tamper) -> None:
         switch = "ALTER TABLE ledger_postings {} TRIGGER ledger_postings_append_only"
