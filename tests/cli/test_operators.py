@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import make_url, select
 from typer.testing import CliRunner, Result
 
+from audit.report import PROMISES
 from cli.__main__ import app
 from embedded.launch import free_port
 from embedded.options import PROJECT
