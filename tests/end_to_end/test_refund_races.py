@@ -38,7 +38,7 @@ class Counting(StandIn):
 @pytest.mark.parametrize(
     ("rounds", "at_once"),
     [
-        (1, 40),
+        (1, 24),
         pytest.param(5, 100, marks=[pytest.mark.soak, pytest.mark.timeout(900)]),
     ],
 )
