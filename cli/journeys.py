@@ -198,8 +198,10 @@ class Shop:
         """The next page of the application's events, if there is one."""
         feed = self._feed
         async with feed.reading:
-            after = {} if feed.cursor is None else {"after": feed.cursor}
-            page = _taken(await self.api.get(f"{_BASE}/events", params={"limit": 100, **after}))
+            wanted: dict[str, str | int] = {"limit": 100, "wait_seconds": 0}
+            if feed.cursor is not None:
+                wanted["after"] = feed.cursor
+            page = _taken(await self.api.get(f"{_BASE}/events", params=wanted))
             for event in page["data"]:
                 if event["type"] == _RETURNED:
                     before = feed.returned.get(event["object_id"], 0)
