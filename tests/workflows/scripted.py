@@ -55,7 +55,8 @@ class ScriptedActivities:
     """`paid`, `refuses`, `silent`, `untrusted`, `dies` steer the gateway; `calls` tells what was
     asked of it, in order. `may_be_disputed` is money once it is paid, and `another_is_alive` an
     attempt that nothing closes. `refuses_switch` is the gateway's word on any switch, which waits
-    for `switches`; `returns` are the refunds that every answer names. While `answers` is not set, what was recorded is not yet told."""
+    for `switches`; `returns` are the refunds that every answer names. While `answers` is not set,
+    what was recorded is not yet told."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
