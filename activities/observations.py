@@ -172,6 +172,7 @@ async def _receive(
             PaymentStatus.SUCCEEDED,
             paid_at=receipt.paid_at,
             gateway_reference=receipt.gateway_reference,
+            paid_by=order,
             now=now,
         )
         if found.order.points is not None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import typer
@@ -28,10 +28,22 @@ from runtime.temporal import encrypting_converter
 from storage.database import Database
 from storage.tables import payments, receipts
 
+_WIDTH_OF_A_FILE: Final = 200
+_COLUMNS: Final = (
+    "gateway",
+    "journey",
+    "payment",
+    "ended",
+    "paid in",
+    "refunded",
+    "returned",
+    "dispute",
+)
+
 
 def demo() -> None:
     """Start everything, take payments through all three gateways, and check the promises."""
-    console = Console(soft_wrap=True)
+    console = _console()
     try:
         held = asyncio.run(_demo(console))
     except (StackRefused, JourneyFailed) as problem:
@@ -39,6 +51,12 @@ def demo() -> None:
         raise typer.Exit(1) from None
     if not held:
         raise typer.Exit(1)
+
+
+def _console() -> Console:
+    """Wide enough for every table where it is no terminal, whose own width counts elsewhere."""
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=_WIDTH_OF_A_FILE)
 
 
 async def _demo(console: Console) -> bool:
@@ -53,7 +71,7 @@ async def _demo(console: Console) -> bool:
 
 async def _played(stack: Stack, console: Console, announce: Callable[[str], None]) -> bool:
     async with stack:
-        announce("ready; an application orders, payers pay, decline, leave")
+        announce("ready; an application orders, payers pay, decline, leave, pay late and twice")
         told = await _journeys(stack, announce)
         cipher = Cipher(EncryptionKeys.parse(stack.environment["EVERBILL_ENCRYPTION_KEYS"]))
         database = Database(stack.environment["DATABASE_URL"], cipher)
@@ -86,19 +104,7 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
         httpx.AsyncClient(base_url=stack.addresses.sandbox, timeout=30, trust_env=False) as sandbox,
     ):
         shop = Shop(api, sandbox)
-        told = await asyncio.gather(
-            *(
-                play(shop, gateway)
-                for play in (
-                    journeys.paid,
-                    journeys.webhook_first_and_twice,
-                    journeys.declined_then_expired,
-                    journeys.refunded_in_part,
-                    journeys.refunded_in_full,
-                )
-                for gateway in gateways
-            )
-        )
+        told = await asyncio.gather(*_side_by_side(shop, gateways))
         announce("now with the worker killed (SIGKILL) in the middle of three settlements")
 
         async def kill_worker() -> None:
@@ -110,10 +116,28 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
     return [*told, *crashed]
 
 
+def _side_by_side(shop: Shop, gateways: list[str]) -> Iterator[Coroutine[Any, Any, Journey]]:
+    for play in (
+        journeys.paid,
+        journeys.webhook_first_and_twice,
+        journeys.declined_then_expired,
+        journeys.refunded_in_part,
+        journeys.refunded_in_full,
+        journeys.paid_on_two_rails,
+    ):
+        for gateway in gateways:
+            yield play(shop, gateway)
+    for gateway in journeys.LATE:
+        yield journeys.canceled_then_paid(shop, gateway)
+    for outcome in ("won", "lost"):
+        yield journeys.disputed(shop, outcome)
+
+
 async def _story(told: list[Journey], database: Database) -> Table:
     table = Table(title="What happened", title_justify="left", box=None, pad_edge=False)
-    for heading in ("gateway", "journey", "payment", "ended", "paid in", "refunded"):
-        table.add_column(heading, no_wrap=True)
+    for heading in _COLUMNS:
+        # What finds no room goes on in the next line: no id and no number is cut.
+        table.add_column(heading, overflow="fold")
     settled = await _seconds_to_settle(database, [journey.payment["id"] for journey in told])
     for journey in told:
         payment = journey.payment
@@ -124,18 +148,19 @@ async def _story(told: list[Journey], database: Database) -> Table:
             payment["id"],
             payment["status"] if journey.held else f"[red]{payment['status']}[/red]",
             "-" if seconds is None else f"{seconds:.2f} s",
-            _refunded(payment),
+            _money(payment["amount_refunded"], payment["currency"]),
+            _money(journey.returned, payment["currency"]),
+            journey.dispute or "-",
         )
     return table
 
 
-def _refunded(payment: dict[str, Any]) -> str:
-    amount = payment["amount_refunded"]
-    return format_minor(amount, payment["currency"]) if amount else "-"
+def _money(amount: int, currency: str) -> str:
+    return format_minor(amount, currency) if amount else "-"
 
 
 async def _seconds_to_settle(database: Database, payment_ids: list[str]) -> dict[str, float]:
-    """From each order's row to its receipt's, by PostgreSQL's clock."""
+    """From each order's row to that of the receipt that paid it, by PostgreSQL's clock."""
     async with database.begin() as work:
         rows = await work.connection.execute(
             select(
@@ -143,7 +168,7 @@ async def _seconds_to_settle(database: Database, payment_ids: list[str]) -> dict
                 func.extract("epoch", receipts.c.recorded_at - payments.c.recorded_at),
             )
             .join(payments, payments.c.id == receipts.c.payment_id)
-            .where(receipts.c.payment_id.in_(payment_ids))
+            .where(receipts.c.payment_id.in_(payment_ids), receipts.c.kept)
         )
         return {row[0]: float(row[1]) for row in rows}
 
@@ -151,7 +176,9 @@ async def _seconds_to_settle(database: Database, payment_ids: list[str]) -> dict
 async def _ledger(database: Database) -> Table:
     table = Table(title="The ledger, all that was ever posted here", title_justify="left", box=None)
     for heading in ("account", "currency", "balance"):
-        table.add_column(heading, justify="right" if heading == "balance" else "left")
+        table.add_column(
+            heading, justify="right" if heading == "balance" else "left", overflow="fold"
+        )
     async with database.begin() as work:
         balances = await work.ledger.balances()
     for balance in balances:

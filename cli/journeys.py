@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -14,12 +14,21 @@ _TIMEOUT_SECONDS: Final = 50.0
 _ABANDONED_AFTER_SECONDS: Final = 6
 _MID_SETTLEMENT_SECONDS: Final = 4
 _TERMINAL: Final = ("succeeded", "failed", "canceled", "expired")
+_AMOUNT: Final = 2900
+_RETURNED: Final = "payment.receipt_returned"
+# More than a demo's journey asks for.
+_REFUSALS_TO_CLOSE: Final = 20
 
 METHODS: Final = {
     "stripe": ("card", "USD"),
     "alipay": ("qr", "CNY"),
     "wechatpay": ("native", "CNY"),
 }
+
+LATE: Final = ("alipay", "wechatpay")
+"""The gateways where an order may be paid that was canceled here."""
+
+_SWITCHED_FROM: Final = {"stripe": "alipay", "alipay": "wechatpay", "wechatpay": "alipay"}
 
 
 class JourneyFailed(Exception):
@@ -28,17 +37,47 @@ class JourneyFailed(Exception):
 
 @dataclass(frozen=True)
 class Journey:
-    """What happened: the payment as the API last told it, and what it should have come to."""
+    """What happened, and what it should have come to; amounts in minor units.
+
+    `payment` is as the API last told it; `returned` is what the API's events say went back because
+    no payment waited for it.
+    """
 
     story: str
     payment: dict[str, Any]
     expected: str
     expected_refunded: int = 0
+    returned: int = 0
+    expected_returned: int = 0
+    expected_dispute: str | None = None
+
+    @property
+    def dispute(self) -> str | None:
+        dispute = self.payment["dispute"]
+        return None if dispute is None else str(dispute["status"])
 
     @property
     def held(self) -> bool:
-        stands = self.payment["status"], self.payment["amount_refunded"]
-        return stands == (self.expected, self.expected_refunded)
+        return (
+            self.payment["status"],
+            self.payment["amount_refunded"],
+            self.returned,
+            self.dispute,
+        ) == (
+            self.expected,
+            self.expected_refunded,
+            self.expected_returned,
+            self.expected_dispute,
+        )
+
+
+@dataclass
+class _Feed:
+    """The application's events as far as they were read: what went back, by payment."""
+
+    returned: dict[str, int] = field(default_factory=dict)
+    cursor: str | None = None
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True)
@@ -47,15 +86,17 @@ class Shop:
 
     api: httpx.AsyncClient
     sandbox: httpx.AsyncClient
+    _feed: _Feed = field(default_factory=_Feed)
 
     async def order(self, gateway: str, description: str, **fields: object) -> dict[str, Any]:
+        """A payment with instructions for its payer."""
         method, currency = METHODS[gateway]
         answer = await self.api.post(
             f"{_BASE}/create",
             headers={"Idempotency-Key": secrets.token_hex(16)},
             json={
                 "user_id": "demo_user",
-                "amount": 2900,
+                "amount": _AMOUNT,
                 "currency": currency,
                 "gateway": gateway,
                 "method": method,
@@ -70,11 +111,39 @@ class Shop:
             )
         return payment
 
+    async def switch(self, payment: dict[str, Any], gateway: str) -> dict[str, Any]:
+        """The payment with the instructions of the other gateway."""
+        answer = await self.api.post(
+            f"{_BASE}/{payment['id']}/switch",
+            headers={"Idempotency-Key": secrets.token_hex(16)},
+            json={"gateway": gateway, "method": METHODS[gateway][0]},
+        )
+        _taken(answer)
+        return await self.until(payment["id"], lambda now: now["gateway"] == gateway)
+
+    async def cancel(self, payment: dict[str, Any]) -> None:
+        _taken(
+            await self.api.post(
+                f"{_BASE}/{payment['id']}/cancel",
+                headers={"Idempotency-Key": secrets.token_hex(16)},
+            )
+        )
+
     async def read(self, payment_id: str) -> dict[str, Any]:
         return _taken(await self.api.get(f"{_BASE}/{payment_id}"))
 
     async def pay(self, payment: dict[str, Any]) -> None:
         await self._device("pay", payment)
+
+    async def dispute(self, payment: dict[str, Any]) -> None:
+        """The cardholder tells the bank that the charge was not theirs."""
+        deed = {"gateway": payment["gateway"], "reference": payment["id"]}
+        _taken(await self.sandbox.post("/control/dispute", json=deed))
+
+    async def decide(self, payment: dict[str, Any], outcome: str) -> None:
+        """The bank decides the dispute, for the merchant `won` or `lost`."""
+        deed = {"gateway": payment["gateway"], "reference": payment["id"], "outcome": outcome}
+        _taken(await self.sandbox.post("/control/dispute/close", json=deed))
 
     async def decline(self, payment: dict[str, Any]) -> None:
         await self._device("decline", payment)
@@ -82,7 +151,7 @@ class Shop:
     async def fault(
         self, payment: dict[str, Any], operation: str, fault: str, **params: object
     ) -> None:
-        """Have the sandbox misbehave once for this payment."""
+        """Have the sandbox misbehave for this payment, once if `times` does not say more."""
         _taken(
             await self.sandbox.post(
                 "/control/faults",
@@ -112,6 +181,32 @@ class Shop:
 
     async def until_ended(self, payment_id: str) -> dict[str, Any]:
         return await self.until(payment_id, lambda now: now["status"] in _TERMINAL)
+
+    async def until_returned(self, payment_id: str) -> int:
+        """What went back of the money that no payment waited for, once anything has; in minor
+        units, as it stands when time is up."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                while payment_id not in self._feed.returned:
+                    await self._read_events()
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            pass
+        return self._feed.returned.get(payment_id, 0)
+
+    async def _read_events(self) -> None:
+        """The next page of the application's events, if there is one."""
+        feed = self._feed
+        async with feed.reading:
+            wanted: dict[str, str | int] = {"limit": 100, "wait_seconds": 0}
+            if feed.cursor is not None:
+                wanted["after"] = feed.cursor
+            page = _taken(await self.api.get(f"{_BASE}/events", params=wanted))
+            for event in page["data"]:
+                if event["type"] == _RETURNED:
+                    before = feed.returned.get(event["object_id"], 0)
+                    feed.returned[event["object_id"]] = before + event["data"]["amount"]
+            feed.cursor = page["next_cursor"] or feed.cursor
 
     async def refund(self, payment: dict[str, Any], amount: int | None) -> None:
         """Give back, all that is left without an amount; returns once the gateway has done it."""
@@ -169,7 +264,60 @@ async def refunded_in_part(shop: Shop, gateway: str) -> Journey:
 async def refunded_in_full(shop: Shop, gateway: str) -> Journey:
     payment = await _paid(shop, gateway, "Given back")
     await shop.refund(payment, None)
-    return Journey("refunded in full", await shop.read(payment["id"]), "succeeded", 2900)
+    return Journey("refunded in full", await shop.read(payment["id"]), "succeeded", _AMOUNT)
+
+
+async def canceled_then_paid(shop: Shop, gateway: str) -> Journey:
+    """What cannot be closed there stays payable: Alipay knows no code before it is scanned, and
+    WeChat Pay may refuse to close a new order. A canceled intent of Stripe cannot be paid."""
+    payment = await shop.order(gateway, "Canceled, and paid all the same")
+    await _keep_open(shop, payment)
+    await shop.cancel(payment)
+    await shop.until_ended(payment["id"])
+    await shop.pay(payment)
+    returned = await shop.until_returned(payment["id"])
+    return Journey(
+        "canceled, then paid",
+        await shop.read(payment["id"]),
+        "canceled",
+        returned=returned,
+        expected_returned=_AMOUNT,
+    )
+
+
+async def paid_on_two_rails(shop: Shop, gateway: str) -> Journey:
+    """Switched to this gateway from another, and paid on both at once."""
+    other = _SWITCHED_FROM[gateway]
+    first = await shop.order(other, "Paid at two gateways", currency="CNY")
+    await _keep_open(shop, first)
+    second = await shop.switch(first, gateway)
+    await asyncio.gather(shop.pay(first), shop.pay(second))
+    returned = await shop.until_returned(first["id"])
+    return Journey(
+        f"paid on two rails ({other} first)",
+        await shop.until_ended(first["id"]),
+        "succeeded",
+        returned=returned,
+        expected_returned=_AMOUNT,
+    )
+
+
+async def disputed(shop: Shop, outcome: str) -> Journey:
+    payment = await _paid(shop, "stripe", "Disputed by the cardholder")
+    await shop.dispute(payment)
+    await shop.until(payment["id"], lambda now: now["dispute"] is not None)
+    await shop.decide(payment, outcome)
+    return Journey(
+        f"disputed, {outcome}",
+        await shop.until(payment["id"], lambda now: now["dispute"]["status"] == outcome),
+        "succeeded",
+        expected_dispute=outcome,
+    )
+
+
+async def _keep_open(shop: Shop, payment: dict[str, Any]) -> None:
+    if payment["gateway"] == "wechatpay":
+        await shop.fault(payment, "close", "close_too_early", times=_REFUSALS_TO_CLOSE)
 
 
 async def _paid(shop: Shop, gateway: str, description: str) -> dict[str, Any]:

@@ -225,10 +225,12 @@ class Payments:
         review: Review | None = None,
         paid_at: datetime | None = None,
         gateway_reference: str | None = None,
+        paid_by: AttemptRecord | None = None,
     ) -> PaymentStatus:
         """One UPDATE naming the states `to` may follow, and its event; the status that stands.
 
         A final status takes the payer's instructions away; leaving `needs_review` clears why.
+        `paid_by` is the attempt whose money was kept, whichever way the payer was asked for last.
         """
         values: dict[str, Any] = {
             "review": review.model_dump(mode="json") if review is not None else None
@@ -243,6 +245,12 @@ class Payments:
             values["paid_at"] = paid_at
         if gateway_reference is not None:
             values["gateway_reference"] = gateway_reference
+        if paid_by is not None:
+            values |= {
+                "attempt": paid_by.attempt,
+                "gateway": paid_by.gateway.value,
+                "method": paid_by.method.value,
+            }
         return await self._write(payment_id, to, values, now, before=sorted(sources_of(to)))
 
     async def record_failure(self, payment_id: str, failure: Failure, now: datetime) -> None:

@@ -129,7 +129,10 @@ class PaymentWorkflow(PaymentCalls):
         if not self._is_switchable_to(order):
             return self._payment
         mine = self._switch = _Switch(order)
-        await workflow.wait_condition(lambda: mine.is_done or self._has_ended or self._is_parked)
+        # What was broken off by a cancel is answered with what the cancel comes to.
+        await workflow.wait_condition(
+            lambda: (mine.is_done and self._ending is None) or self._has_ended or self._is_parked
+        )
         if not mine.is_done:
             # Nobody waits for it any more: it must not be carried out after a review.
             self._switch = None

@@ -78,6 +78,10 @@ async def test_both_rails_are_paid_and_one_is_kept(house: House, first: int) -> 
     assert kept == {first: True, 3 - first: False}
     assert (await events_of(house, payment["id"])).count("payment.succeeded") == 1
     assert await attention_to(house, payment["id"]) == []
+    after = await house.read(payment["id"])
+    assert (after["attempt"], after["gateway"]) == (first, orders[first]["gateway"])
+    refund = await house.until_refund((await house.post_refund(payment["id"])).json()["id"])
+    assert (refund["status"], refund["gateway"]) == ("succeeded", orders[first]["gateway"])
 
 
 async def test_within_one_gateway_and_back(house: House) -> None:

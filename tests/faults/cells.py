@@ -20,6 +20,9 @@ CLOSE: Final = "payment.close"
 END: Final = "payment.end"
 FLAG: Final = "payment.flag"
 DISPUTES: Final = "dispute.settle"
+SWITCH: Final = "payment.switch"
+ASK_REFUND: Final = "refund.ask"
+SETTLE_REFUND: Final = "refund.settle"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
@@ -35,6 +38,9 @@ PLACES: Final = {
         "after",
     ),
     DISPUTES: ("before", "before_list_disputes", "after_list_disputes", "after"),
+    SWITCH: ("before", "before_open", "after_open", "after"),
+    ASK_REFUND: ("before", "before_refund", "after_refund", "after"),
+    SETTLE_REFUND: ("before", "before_query_refund", "after_query_refund", "after"),
     END: ("before", "after"),
     FLAG: ("before", "after"),
 }
@@ -43,6 +49,8 @@ JOURNEYS: Final = {
     "canceled": (OPEN, CLOSE),
     "expired": (OPEN, CLOSE),
     "disputed": (DISPUTES,),
+    "switched": (SWITCH,),
+    "returned": (SETTLE, ASK_REFUND, SETTLE_REFUND),
 }
 
 
@@ -66,9 +74,17 @@ class Cell:
     @property
     def is_reachable(self) -> bool:
         """An order at WeChat Pay closes by itself at its expiry: the first query says so, and
-        nothing is left to close. Only Stripe has disputes."""
+        nothing is left to close. Only Stripe has disputes, and only there no order can be paid that
+        was canceled; Alipay refunds at once, and is not asked again. One method of a gateway stands
+        for all where the method makes no difference."""
         if self.activity == DISPUTES:
             return self.gateway is GatewayName.STRIPE
+        if self.journey in ("switched", "returned") and self.method is PaymentMethod.PAGE:
+            return False
+        if self.journey == "returned" and self.gateway is GatewayName.STRIPE:
+            return False
+        if self.activity == SETTLE_REFUND:
+            return self.gateway is GatewayName.WECHATPAY
         closing = ("before_close", "after_close", "after_requery")
         is_closing = self.activity == CLOSE and self.place in closing
         return not (

@@ -112,7 +112,8 @@ class _CrashingInbound(ActivityInboundInterceptor):
 
 def _owners_of(request: Any) -> tuple[str, ...]:
     order = getattr(request, "order", None)
-    if order is not None:
+    # A switch's own order names no payment.
+    if order is not None and hasattr(order, "payment_id"):
         return (order.payment_id, order.user_id)
     wanted = getattr(request, "request", None)
     if wanted is not None:

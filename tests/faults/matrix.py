@@ -10,15 +10,17 @@ from typing import Any
 from sqlalchemy import select
 from temporalio.service import RPCError, RPCStatusCode
 
+from billing.identifiers import return_id
 from billing.messages import GATEWAY_REPORTED, GatewayReport
 from billing.payment import GatewayName, PaymentMethod, PaymentStatus
 from storage.payments import PaymentRecord
 from storage.tables import payments
-from tests.faults.cells import CLOSE, END, FLAG, METHODS, OPEN, Cell
+from tests.end_to_end.outcomes import until_returned
+from tests.faults.cells import CLOSE, END, FLAG, METHODS, OPEN, SETTLE, Cell
 from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
-from tests.fixtures.house import House
+from tests.fixtures.house import BASE, House
 
 _PATIENCE_SECONDS = 90
 _LOOK_SECONDS = 0.2
@@ -29,6 +31,13 @@ _LONGER_LIFE_SECONDS = 10
 _TRIES_LOST = 4
 # Cut to this, the budget of a close that has failed before is over at once.
 _NO_BUDGET = timedelta(milliseconds=500)
+# More than a canceled payment's order is tried to be closed before it is paid.
+_REFUSALS_TO_CLOSE = 20
+_SWITCHED_FROM = {
+    GatewayName.STRIPE: (GatewayName.ALIPAY, PaymentMethod.QR),
+    GatewayName.ALIPAY: (GatewayName.WECHATPAY, PaymentMethod.NATIVE),
+    GatewayName.WECHATPAY: (GatewayName.ALIPAY, PaymentMethod.QR),
+}
 _IN_FLIGHT = {GatewayName.STRIPE: 8, GatewayName.ALIPAY: 14, GatewayName.WECHATPAY: 8}
 _ENDED = frozenset(status.value for status in PaymentStatus if status.is_terminal)
 _UNAVAILABLE = 503
@@ -68,6 +77,8 @@ class Matrix:
             "canceled": self._cancel,
             "expired": self._expire,
             "disputed": self._dispute,
+            "switched": self._switch,
+            "returned": self._pay_late,
         }[cell.journey]
         async with self._slots[cell.gateway]:
             while not await act(cell):
@@ -219,6 +230,42 @@ class Matrix:
         )
         return True
 
+    async def _switch(self, cell: Cell) -> bool:
+        payment = await self._opened(*_SWITCHED_FROM[cell.gateway])
+        payment_id, point = payment["id"], cell.point(payment["id"])
+        async with self._killing[cell.gateway]:
+            self._points.arm(point)
+            switching = asyncio.create_task(self._command_switch(payment_id, cell))
+            await self._fired(point)
+        await switching
+        switched = await self._house.until(
+            payment_id, lambda now: now["gateway"] == cell.gateway.value
+        )
+        await self._house.pay(switched)
+        await self._until(payment_id, PaymentStatus.SUCCEEDED)
+        return True
+
+    async def _pay_late(self, cell: Cell) -> bool:
+        payment = await self._opened(cell.gateway, cell.method)
+        payment_id = payment["id"]
+        if cell.gateway is GatewayName.WECHATPAY:
+            await self._house.sandbox.fault(
+                cell.gateway,
+                "close",
+                "close_too_early",
+                reference=payment_id,
+                times=_REFUSALS_TO_CLOSE,
+            )
+        await self._command_cancel(payment_id)
+        await self._until(payment_id, PaymentStatus.CANCELED)
+        owner = payment_id if cell.activity == SETTLE else return_id(payment_id, 1)
+        async with self._killing[cell.gateway]:
+            self._points.arm(cell.point(owner))
+            await self._house.pay(payment)
+            await self._fired(cell.point(owner))
+        await until_returned(self._house, payment_id)
+        return True
+
     async def _opened(self, gateway: GatewayName, method: PaymentMethod) -> Json:
         """A payment that waits for its payer."""
         payment = await self._order(gateway, method, "user_1")
@@ -238,7 +285,7 @@ class Matrix:
         return payment_id
 
     async def _order(
-        self, gateway: GatewayName, method: PaymentMethod, user_id: str, **more: int
+        self, gateway: GatewayName, method: PaymentMethod, user_id: str, **more: Any
     ) -> Json:
         """As an application would: sent again, under the same key, while nobody can say yes."""
         key, answer = secrets.token_hex(16), None
@@ -254,6 +301,17 @@ class Matrix:
         answer = None
         while answer is None or answer.status_code == _UNAVAILABLE:
             answer = await self._house.command(payment_id, "cancel")
+        assert answer.status_code in (200, 202), answer.text
+
+    async def _command_switch(self, payment_id: str, cell: Cell) -> None:
+        """As an application would: the same command again while nobody can say yes."""
+        key, answer = secrets.token_hex(16), None
+        while answer is None or answer.status_code == _UNAVAILABLE:
+            answer = await self._house.api.post(
+                f"{BASE}/{payment_id}/switch",
+                json={"gateway": cell.gateway.value, "method": cell.method.value},
+                headers={"Idempotency-Key": key},
+            )
         assert answer.status_code in (200, 202), answer.text
 
     async def _end_budget(self, payment_id: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from tests.end_to_end.claims import claimed_refund
 from tests.end_to_end.outcomes import until_delivered
 from tests.fixtures.house import House
-from tests.replay.journeys import Journey
+from tests.replay.steps import Journey
 
 AMOUNT: Final = 900
 _PENDING_CARD: Final = "4000000000007726"

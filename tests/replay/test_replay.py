@@ -36,7 +36,7 @@ from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
-from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE
+from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE, SWITCH
 from tests.faults.refund_matrix import ASK, RESERVE
 from tests.faults.refund_matrix import SETTLE as SETTLE_REFUND
 from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
@@ -58,8 +58,8 @@ REFUNDS = [name for name in REFUND_HISTORIES if name not in REFUND_AFTERS]
 PAYMENT_HISTORIES = [name for name in HISTORIES if name not in REFUND_HISTORIES]
 AFTERS = [name for name in PAYMENT_HISTORIES if name.endswith("-after")]
 PAYMENTS = [name for name in PAYMENT_HISTORIES if name not in AFTERS]
-ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, RESERVE, ASK, SETTLE_REFUND}
-UPDATES = {"create", "cancel", "refresh", "review"}
+ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, SWITCH, RESERVE, ASK, SETTLE_REFUND}
+UPDATES = {"create", "cancel", "refresh", "review", "switch"}
 READABLE = b"ask again"
 """Why the operator of `parked-then-settled` decided as they did."""
 

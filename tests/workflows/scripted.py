@@ -15,9 +15,11 @@ from billing.messages import (
     FlagPayment,
     OpenPayment,
     PaymentOrder,
+    RefundRequest,
     SettleDisputes,
     SettlePayment,
     Standing,
+    SwitchPayment,
 )
 from billing.payment import (
     Failure,
@@ -52,7 +54,9 @@ def order(payment_id: str, now: datetime, expires_in_seconds: int = 1800) -> Pay
 class ScriptedActivities:
     """`paid`, `refuses`, `silent`, `untrusted`, `dies` steer the gateway; `calls` tells what was
     asked of it, in order. `may_be_disputed` is money once it is paid, and `another_is_alive` an
-    attempt that nothing closes. While `answers` is not set, what was recorded is not yet told."""
+    attempt that nothing closes. `refuses_switch` is the gateway's word on any switch, which waits
+    for `switches`; `returns` are the refunds that every answer names. While `answers` is not set,
+    what was recorded is not yet told."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -69,6 +73,12 @@ class ScriptedActivities:
         self.unapplied = False
         self.may_be_disputed = False
         self.another_is_alive = False
+        self.refuses_switch = False
+        self.switches = asyncio.Event()
+        self.switches.set()
+        self.switched: list[SwitchPayment] = []
+        self.returns: tuple[RefundRequest, ...] = ()
+        self._way: tuple[GatewayName, PaymentMethod] | None = None
         self._order: PaymentOrder | None = None
 
     @activity.defn(name="payment.open")
@@ -80,6 +90,20 @@ class ScriptedActivities:
         else:
             self.is_alive = True
             self._move(PaymentStatus.REQUIRES_ACTION)
+        return self._standing()
+
+    @activity.defn(name="payment.switch")
+    async def switch(self, request: SwitchPayment) -> Standing:
+        self._begin("switch")
+        self.switched.append(request)
+        while not self.switches.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
+        if self.refuses_switch:
+            refusal = Failure(code="order_refused", message="this merchant may not sell")
+            return self._standing().model_copy(update={"refusal": refusal})
+        if self.status is PaymentStatus.REQUIRES_ACTION:
+            self._way = request.order.gateway, request.order.method
         return self._standing()
 
     @activity.defn(name="payment.settle")
@@ -147,18 +171,19 @@ class ScriptedActivities:
         assert self._order is not None
         ordered, parked = self._order, self.status is PaymentStatus.NEEDS_REVIEW
         waiting = self.status is PaymentStatus.REQUIRES_ACTION
+        gateway, method = self._way or (ordered.gateway, ordered.method)
         payment = Payment(
             id=ordered.payment_id,
             type=ordered.type,
             status=self.status,
             amount=ordered.amount_minor,
             currency=ordered.currency,
-            gateway=ordered.gateway,
-            method=ordered.method,
+            gateway=gateway,
+            method=method,
             user_id=ordered.user_id,
             description=ordered.description,
             metadata=ordered.metadata,
-            attempt=1,
+            attempt=1 if self._way is None else 1 + len(self.switched),
             gateway_reference="4200000001" if self.status is PaymentStatus.SUCCEEDED else None,
             next_action=QrCode(code_url="weixin://wxpay/1") if waiting else NoAction(),
             failure=Failure(code="refused", message="no") if self.refuses else None,
@@ -173,4 +198,5 @@ class ScriptedActivities:
             open_attempts=((1,) if self.is_alive else ()) + ((2,) if self.another_is_alive else ()),
             needs_attention=parked or self.unapplied,
             disputes_at=(ordered.gateway,) if self.may_be_disputed and self.paid else (),
+            returns=self.returns,
         )

@@ -126,7 +126,13 @@ async def working(client: Client, script: ScriptedActivities, cached: int) -> As
     gateway = Worker(
         client,
         task_queue=gateway_queue(GatewayName.WECHATPAY),
-        activities=[script.open, script.settle, script.close, script.settle_disputes],
+        activities=[
+            script.open,
+            script.settle,
+            script.switch,
+            script.close,
+            script.settle_disputes,
+        ],
     )
     async with core, gateway:
         yield

@@ -1,0 +1,171 @@
+"""Money that no payment waits for: set aside with its receipt, once, and given back."""
+
+from datetime import timedelta
+
+import pytest
+
+from activities.payment import PaymentActivities
+from activities.refund import RefundActivities
+from billing.identifiers import return_id
+from billing.messages import (
+    AskRefund,
+    ClosePayment,
+    OpenPayment,
+    RefundRequest,
+    ReserveRefund,
+    SettlePayment,
+    SettleRefund,
+    Standing,
+)
+from billing.payment import Failure, GatewayName, PaymentStatus
+from billing.refund import RefundCause, RefundStatus
+from gateways.gateway import ObservedState, RefundObservation, RefundState
+from storage.database import Database
+from storage.events import EventRecord
+from storage.refund_rows import RefundRecord
+from tests.activities.scripted import AMOUNT, NOW, ScriptedGateway, order
+
+ORDER = order()
+PAYMENT_ID = ORDER.payment_id
+RETURN_ID = return_id(PAYMENT_ID, 1)
+LATER = NOW + timedelta(seconds=10)
+SUCCEEDED = RefundObservation(RefundState.SUCCEEDED, "REFUND_SUCCESS", "r_1", refunded_at=LATER)
+FAILED = RefundObservation(
+    RefundState.FAILED, "FAILED", "r_1", Failure(code="refused", message="the account is closed")
+)
+
+
+class Desk:
+    """A payment that was canceled and paid all the same, and all that is done about it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.gateway = ScriptedGateway()
+        gateways = {GatewayName.ALIPAY: self.gateway}
+        self.payments = PaymentActivities(database, gateways)
+        self.refunds = RefundActivities(database, gateways)
+
+    async def cancel(self) -> None:
+        await self.payments.open(OpenPayment(order=ORDER, now=NOW))
+        await self.payments.close(
+            ClosePayment(
+                payment_id=PAYMENT_ID,
+                gateway=GatewayName.ALIPAY,
+                status=PaymentStatus.CANCELED,
+                now=NOW,
+            )
+        )
+
+    async def settle(self) -> Standing:
+        return await self.payments.settle(
+            SettlePayment(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY, now=NOW, thorough=True)
+        )
+
+    async def pay_late(self) -> RefundRequest:
+        self.gateway.states[1] = ObservedState.PAID
+        [back] = (await self.settle()).returns
+        return back
+
+    async def give_back(self, back: RefundRequest, answer: RefundObservation) -> RefundStatus:
+        """As the refund's workflow does, each step twice."""
+        for _ in range(2):
+            await self.refunds.reserve(ReserveRefund(request=back, now=NOW))
+        for _ in range(2):
+            await self.refunds.ask(
+                AskRefund(refund_id=back.refund_id, gateway=back.gateway, now=NOW)
+            )
+        self.gateway.refunds[back.refund_id] = answer
+        for _ in range(2):
+            standing = await self.refunds.settle(
+                SettleRefund(refund_id=back.refund_id, gateway=back.gateway, now=LATER)
+            )
+        return standing.refund.status
+
+    async def rows(self) -> list[RefundRecord]:
+        async with self.database.begin() as work:
+            return await work.refunds.of_payment(PAYMENT_ID)
+
+    async def told(self) -> list[EventRecord]:
+        async with self.database.begin() as work:
+            page = await work.events.after(application="shop", cursor=None, limit=100)
+        return [one for one in page.data if "receipt" in one.type or "return" in one.type]
+
+    async def balances(self) -> dict[str, int]:
+        async with self.database.begin() as work:
+            found = await work.ledger.balances()
+        return {each.account: each.balance_minor for each in found if each.balance_minor}
+
+    async def attention(self) -> list[str]:
+        async with self.database.begin() as work:
+            return [each.reason for each in await work.attention.open(PAYMENT_ID)]
+
+
+@pytest.fixture
+async def desk(database: Database) -> Desk:
+    made = Desk(database)
+    await made.cancel()
+    return made
+
+
+async def test_set_aside_with_its_receipt(desk: Desk) -> None:
+    back = await desk.pay_late()
+    assert (back.refund_id, back.payment_id, back.attempt) == (RETURN_ID, PAYMENT_ID, 1)
+    assert (back.amount_minor, back.currency, back.user_id) == (AMOUNT, "CNY", "user_1")
+    assert back.cause is RefundCause.RETURNED
+    [row] = await desk.rows()
+    assert (row.refund.id, row.refund.status) == (RETURN_ID, RefundStatus.PENDING)
+    [event] = await desk.told()
+    assert event.type == "payment.receipt_unapplied"
+    assert event.data["refund_id"] == RETURN_ID
+    assert desk.gateway.refunds_asked == []
+
+
+async def test_found_again_it_is_set_aside_once(desk: Desk) -> None:
+    first = await desk.pay_late()
+    for _ in range(2):
+        assert (await desk.settle()).returns == (first,)
+    assert len(await desk.rows()) == len(await desk.told()) == 1
+    assert await desk.balances() == {
+        "gateway_clearing:alipay": AMOUNT,
+        "unapplied_receipts:alipay": -AMOUNT,
+    }
+
+
+async def test_given_back_once_whatever_is_repeated(desk: Desk) -> None:
+    back = await desk.pay_late()
+    assert await desk.give_back(back, SUCCEEDED) is RefundStatus.SUCCEEDED
+    assert desk.gateway.refunds_asked == [RETURN_ID]
+    assert await desk.balances() == {}
+    assert [event.type for event in await desk.told()] == [
+        "payment.receipt_unapplied",
+        "payment.receipt_returned",
+    ]
+    standing = await desk.settle()
+    assert standing.returns == ()
+    assert standing.payment.status is PaymentStatus.CANCELED
+    assert standing.payment.amount_refunded == 0
+    assert not standing.needs_attention
+
+
+async def test_one_that_fails_calls_for_a_person_and_stays_in_the_ledger(desk: Desk) -> None:
+    back = await desk.pay_late()
+    assert await desk.give_back(back, FAILED) is RefundStatus.FAILED
+    assert [event.type for event in await desk.told()] == [
+        "payment.receipt_unapplied",
+        "payment.return_failed",
+    ]
+    assert await desk.attention() == ["return_failed"]
+    assert await desk.balances() == {
+        "gateway_clearing:alipay": AMOUNT,
+        "unapplied_receipts:alipay": -AMOUNT,
+    }
+    standing = await desk.settle()
+    assert standing.returns == ()
+    assert standing.needs_attention
+
+
+async def test_under_way_it_is_named_until_it_has_ended(desk: Desk) -> None:
+    """A worker that dies after the record leaves it to whoever asks next to start the refund."""
+    back = await desk.pay_late()
+    await desk.refunds.ask(AskRefund(refund_id=RETURN_ID, gateway=GatewayName.ALIPAY, now=NOW))
+    assert (await desk.settle()).returns == (back,)
