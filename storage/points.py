@@ -200,6 +200,13 @@ class Points:
             next_cursor=found[limit - 1].id if has_more else None,
         )
 
+    async def find(self, transaction_id: str, application: str) -> PointsTransaction | None:
+        """A movement of this application's users, or None."""
+        row = await self._standing(transaction_id)
+        if row is None or row["application"] != application:
+            return None
+        return transaction_of(row)
+
     async def _place(self, user: User, cursor: str) -> int:
         place: int | None = None
         if is_points_transaction_id(cursor):

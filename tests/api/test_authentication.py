@@ -8,7 +8,7 @@ import pytest
 
 from api.authentication import Caller
 from storage.keys import Scope
-from tests.api.conftest import Shop, Stack, order
+from tests.api.conftest import Shop, Stack, order, purchase
 from tests.api.test_validation import check_problem
 
 NO_REFUND = "ref_01h455vb4pex5vsknk084sn02q"
@@ -21,6 +21,8 @@ SCOPE_OF = {
     "switch_payment": Scope.WRITE,
     "refresh_payment": Scope.WRITE,
     "review_payment": Scope.OPERATE,
+    "purchase_points": Scope.WRITE,
+    "spend_points": Scope.WRITE,
     "list_payments": Scope.READ,
     "read_stats": Scope.READ,
     "list_events": Scope.READ,
@@ -52,6 +54,8 @@ def request_of(operation_id: str, method: str, path: str, payment_id: str) -> di
         "create_token": {"payment_id": payment_id},
         "create_refund": {"payment_id": payment_id, "reason": "the matrix asks"},
         "switch_payment": {"gateway": "wechatpay", "method": "native"},
+        "purchase_points": purchase(),
+        "spend_points": {"user_id": "user_1", "points": 1, "reason": "the matrix asks"},
         "review_payment": {"action": "close", "reason": "the matrix asks"},
     }.get(operation_id)
     headers = {"Idempotency-Key": f"matrix-{payment_id}"} if method == "post" else {}
