@@ -13,6 +13,7 @@ from activities.delivery import Delivery
 from activities.resumption import Resumption
 from api import (
     codec,
+    customers,
     events,
     health,
     history,
@@ -130,7 +131,9 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     base = APIRouter(prefix=BASE)
-    for module in (payments, refunds, points, history, events, stats, pricing, tokens, webhooks):
+    for module in (
+        payments, refunds, points, customers, history, events, stats, pricing, tokens, webhooks,
+    ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
     app.include_router(health.router)

@@ -4,11 +4,11 @@ import secrets
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field
 
-from api.authentication import Writer
+from api.authentication import Reader, Writer
 from api.bodies import StrictInput, body_schema, json_body
 from api.commands import NotRunning, id_of, refusal_of
 from api.context import context
@@ -17,13 +17,14 @@ from api.openapi import REPLAYED_HEADER, problems
 from api.ordering import ORDERED, order_once
 from api.orders import FreeText, PurchasePoints, UserId, whole
 from api.problems import unavailable
-from api.queries import NoQuery
+from api.queries import Cursor, DistinctQuery, Limit, NoQuery, StrictQuery, UserIdInPath
 from billing.identifiers import POINTS_TRANSACTION, make_id
 from billing.messages import Command, SpendRequest
 from billing.payment import Payment
-from billing.points import MAX_POINTS, PointsTransaction
+from billing.points import MAX_POINTS, PointsHoldings, PointsTransaction
 from billing.refund import LONGEST_REASON
 from storage.claims import Claim
+from storage.points import User
 
 router = APIRouter(prefix="/points", tags=["points"])
 
@@ -37,6 +38,19 @@ class SpendInput(StrictInput):
     user_id: UserId
     points: WholePoints
     reason: Annotated[FreeText, Field(min_length=1, max_length=LONGEST_REASON)]
+
+
+class TransactionsQuery(StrictQuery):
+    limit: Limit = 20
+    cursor: Cursor | None = None
+
+
+class TransactionPage(BaseModel):
+    """`next_cursor` fetches the next page; null on the last."""
+
+    data: list[PointsTransaction]
+    has_more: bool
+    next_cursor: str | None
 
 
 INPUTS: Final[list[type[BaseModel]]] = [PurchasePoints, SpendInput]
@@ -101,6 +115,41 @@ async def spend(
         message=new.model_dump_json().encode(),
         act=act,
     )
+
+
+@router.get(
+    "/{user_id}",
+    response_model=PointsHoldings,
+    operation_id="read_points",
+    responses=problems(401, 403, 422, 500, 503),
+)
+async def read(request: Request, caller: Reader, user_id: UserIdInPath, _: NoQuery) -> Response:
+    """What the user has, in which lots; nothing where nobody by that name ever had points."""
+    async with context(request).database.single() as work:
+        holdings = await work.points.holdings(User(caller.application, user_id), datetime.now(UTC))
+    return Response(holdings.model_dump_json(), media_type="application/json")
+
+
+@router.get(
+    "/{user_id}/transactions",
+    response_model=TransactionPage,
+    operation_id="list_points_transactions",
+    responses=problems(401, 403, 422, 500, 503),
+)
+async def transactions(
+    request: Request,
+    caller: Reader,
+    user_id: UserIdInPath,
+    _: DistinctQuery,
+    wanted: Annotated[TransactionsQuery, Query()],
+) -> Response:
+    """Every movement of the user's points, newest first."""
+    async with context(request).database.begin() as work:
+        page = await work.points.page(
+            User(caller.application, user_id), limit=wanted.limit, cursor=wanted.cursor
+        )
+    answer = TransactionPage(data=page.data, has_more=page.has_more, next_cursor=page.next_cursor)
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _spend_of(wanted: SpendInput, application: str) -> SpendRequest:

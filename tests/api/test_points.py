@@ -202,3 +202,121 @@ class TestSpend:
 class NeverStarts(Commands):
     async def spend(self, *_: object) -> None:
         return None
+
+
+class TestReads:
+    async def test_what_a_user_has(self, shop: Shop) -> None:
+        payment = await bought(shop, package="points_100")
+        await spent(shop, 102)
+        answer = await shop.get("/points/user_1")
+        assert answer.status_code == 200
+        holdings = answer.json()
+        (lot,) = holdings.pop("lots")
+        assert holdings == {"user_id": "user_1", "balance": 3, "spendable": 3, "owed": 0}
+        expires_at = datetime.fromisoformat(lot.pop("expires_at"))
+        assert (expires_at - datetime.now(UTC)).days in (364, 365)
+        assert lot == {
+            "payment_id": payment["id"],
+            "kind": "bonus",
+            "granted": 5,
+            "remaining": 3,
+        }
+
+    async def test_nothing_of_nobody(self, shop: Shop, other_shop: Shop) -> None:
+        await bought(shop)
+        nothing = {"user_id": "user_1", "balance": 0, "spendable": 0, "owed": 0, "lots": []}
+        assert (await other_shop.get("/points/user_1")).json() == nothing
+        page = (await other_shop.get("/points/user_1/transactions")).json()
+        assert page == {"data": [], "has_more": False, "next_cursor": None}
+
+    async def test_movements_page_by_page(self, shop: Shop) -> None:
+        await bought(shop)
+        for points in (1, 2, 3):
+            await spent(shop, points)
+        amounts: list[int] = []
+        cursor: dict[str, Any] = {}
+        while True:
+            page = (await shop.get("/points/user_1/transactions", limit=2, **cursor)).json()
+            amounts += [one["amount"] for one in page["data"]]
+            if not page["has_more"]:
+                break
+            cursor = {"cursor": page["next_cursor"]}
+        assert amounts == [-3, -2, -1, 50, 500]
+        assert page["next_cursor"] is None
+
+    @pytest.mark.parametrize(
+        ("path", "params", "param"),
+        [
+            ("/points/a%20b", {}, "user_id"),
+            ("/points/user_1", {"limit": 1}, "limit"),
+            ("/points/a%20b/transactions", {}, "user_id"),
+            ("/points/user_1/transactions", {"limit": 101}, "limit"),
+            ("/points/user_1/transactions", {"cursor": "ptx_1"}, "cursor"),
+            ("/points/user_1/transactions", {"kind": "spend"}, "kind"),
+            ("/customer/a%20b", {}, "user_id"),
+        ],
+    )
+    async def test_wrong_questions(
+        self, shop: Shop, path: str, params: dict[str, Any], param: str
+    ) -> None:
+        problem = check_problem(await shop.get(path, **params), 422)
+        assert problem["param"] == param
+
+
+class TestPreview:
+    async def test_of_points_says_what_comes_of_them(self, shop: Shop) -> None:
+        payment = await bought(shop)
+        await spent(shop, 275)
+        asked = {"payment_id": payment["id"]}
+        answer = await shop.post("/refund/preview", asked)
+        assert answer.status_code == 200, answer.text
+        points = {"policy": "reduce", "bonus": 50, "paid": 225, "owed": 0, "balance_after": 0}
+        expected = asked | {"amount": 1500, "currency": "CNY", "points": points}
+        assert answer.json() == expected
+        part = (await shop.post("/refund/preview", asked | {"amount": 300})).json()
+        assert part["amount"] == 300
+        assert part["points"] == points | {"bonus": 50, "paid": 5, "balance_after": 220}
+        refund = await shop.post("/refund", asked | {"reason": "too many"}, "a-key")
+        assert refund.json()["amount"] == 1500
+        assert (await movements(shop))[0] == -275
+        problem = check_problem(await shop.post("/refund/preview", asked), 409)
+        assert problem["code"] == "points_already_spent"
+
+    async def test_of_anything_else(self, shop: Shop, other_shop: Shop) -> None:
+        payment = await shop.created()
+        asked = {"payment_id": payment["id"]}
+        problem = check_problem(await shop.post("/refund/preview", asked), 409)
+        assert problem["code"] == "payment_not_refundable"
+        shop.gateway("alipay").pay(payment["id"])
+        await shop.post(f"/{payment['id']}/refresh")
+        answer = await shop.post("/refund/preview", asked | {"amount": 2000})
+        assert answer.json() == asked | {"amount": 2000, "currency": "CNY", "points": None}
+        wrong: list[tuple[dict[str, Any], int]] = [
+            ({"amount": 2901}, 409),
+            ({"currency": "USD"}, 409),
+            ({"reason": "x"}, 422),
+        ]
+        for fields, status in wrong:
+            check_problem(await shop.post("/refund/preview", asked | fields), status)
+        check_problem(await other_shop.post("/refund/preview", asked), 404)
+        assert (await shop.get(f"/{payment['id']}")).json()["amount_refunded"] == 0
+
+
+class TestCustomer:
+    async def test_is_known_since_the_first_payment(self, shop: Shop) -> None:
+        problem = check_problem(await shop.get("/customer/user_1"), 404)
+        assert problem["code"] == "customer_not_found"
+        first = await shop.created()
+        await bought(shop)
+        answer = await shop.get("/customer/user_1")
+        assert answer.json() == {
+            "user_id": "user_1",
+            "tier": "FREE",
+            "tier_until": None,
+            "points_balance": 550,
+            "created_at": first["created_at"],
+        }
+
+    async def test_is_one_applications_own(self, shop: Shop, other_shop: Shop) -> None:
+        await shop.created()
+        check_problem(await other_shop.get("/customer/user_1"), 404)

@@ -20,6 +20,7 @@ CLOSE: Final = "payment.close"
 END: Final = "payment.end"
 FLAG: Final = "payment.flag"
 DISPUTES: Final = "dispute.settle"
+SPEND: Final = "points.spend"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
@@ -37,7 +38,10 @@ PLACES: Final = {
     DISPUTES: ("before", "before_list_disputes", "after_list_disputes", "after"),
     END: ("before", "after"),
     FLAG: ("before", "after"),
+    SPEND: ("before", "before_commit", "after"),
 }
+REFUSED_SPEND: Final = ("before",)
+"""The places of a spend that is refused: past them nothing happens that could be lost."""
 JOURNEYS: Final = {
     "paid": (OPEN, SETTLE),
     "canceled": (OPEN, CLOSE),

@@ -1,4 +1,4 @@
-"""The journeys of a payment whose histories are kept, each played through the whole house."""
+"""The journeys of payments and spends whose histories are kept, each through the whole house."""
 
 import asyncio
 import contextlib
@@ -14,15 +14,16 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.placing import order_of
 from billing.messages import GATEWAY_REPORTED, GatewayReport
-from billing.payment import Failure, GatewayName
-from gateways.gateway import Gateway, ObservedState, Opened, OpenOutcome, Order, Refused
+from billing.payment import GatewayName
+from gateways.gateway import Gateway, ObservedState, Opened, OpenOutcome, Order
 from tests.end_to_end.outcomes import attention_to, until_delivered, until_receipt, until_status
-from tests.end_to_end.stand_ins import AtTheBank, StandIn, standing_in
+from tests.end_to_end.stand_ins import AtTheBank, RefusesOrders, StandIn, standing_in
 from tests.faults.cells import CLOSE, SETTLE
 from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
 from tests.fixtures.house import House
+from tests.replay.spends import spent
 
 _PATIENCE_SECONDS: Final = 60
 # Past the first poll, or chance would decide whether that one comes before the deadline.
@@ -36,7 +37,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Journey:
-    """`play` takes a payment to where all its workflows have ended or soon will, and gives its id.
+    """`play` takes a payment, or a spend of points, to where all its workflows have ended or soon
+    will, and gives its id.
 
     `has_after` where the last of them is the one for what comes after the payment's own.
     """
@@ -148,13 +150,8 @@ async def _resumed(house: House) -> str:
     return await _ended(house, payment, "succeeded")
 
 
-class _Refusing(StandIn):
-    async def open(self, order: Order) -> OpenOutcome:
-        return Refused(Failure(code="order_refused", message="this merchant may not sell"))
-
-
 async def _refused(house: House) -> str:
-    with standing_in(house, _Refusing(house.gateways[GatewayName.ALIPAY])):
+    with standing_in(house, RefusesOrders(house.gateways[GatewayName.ALIPAY])):
         payment = await house.create("alipay")
         return await _ended(house, payment, "failed")
 
@@ -395,4 +392,5 @@ JOURNEYS: Final[dict[str, Journey]] = {
     "disputed": Journey(_disputed, has_after=True),
     "disputed-at-once": Journey(_disputed_at_once),
     "watched-to-no-end": Journey(_watched_to_no_end),
+    "spent": Journey(spent),
 }

@@ -3,7 +3,7 @@
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from temporalio import workflow
@@ -18,27 +18,31 @@ from billing.messages import (
     AFTER_WORKFLOW,
     GATEWAY_REPORTED,
     PAYMENT_WORKFLOW,
+    SPEND_WORKFLOW,
     AfterInput,
     PaymentEnded,
     PaymentOrder,
     ReviewDecision,
+    SpendEnded,
+    SpendRequest,
 )
 from billing.payment import PaymentStatus
 from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
-from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE
+from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE, SPEND
 from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
 from tests.replay.journeys import JOURNEYS
 from tests.replay.record import files_of
 from worker import WORKFLOW_RUNNER, sandboxed
-from workflows import WORKFLOWS, PaymentAfterWorkflow, PaymentWorkflow
+from workflows import WORKFLOWS, PaymentAfterWorkflow, PaymentWorkflow, PointsSpendWorkflow
 
 HISTORIES = sorted(file.stem for file in FOLDER.glob("*.json"))
 AFTERS = [name for name in HISTORIES if name.endswith("-after")]
-PAYMENTS = [name for name in HISTORIES if name not in AFTERS]
-ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES}
+SPENDS = [name for name in HISTORIES if name.startswith("spent")]
+PAYMENTS = [name for name in HISTORIES if name not in (*AFTERS, *SPENDS)]
+ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, SPEND}
 UPDATES = {"create", "cancel", "refresh", "review"}
 READABLE = b"ask again"
 """Why the operator of `parked-then-settled` decided as they did."""
@@ -101,6 +105,16 @@ class LooksTwice(PaymentAfterWorkflow):
         return await super().run(after)
 
 
+@workflow.defn(name=SPEND_WORKFLOW)
+class SpendsTwice(PointsSpendWorkflow):
+    """One activity more."""
+
+    @workflow.run
+    async def run(self, request: SpendRequest) -> SpendEnded:
+        await super().run(request)
+        return await super().run(request)
+
+
 async def replay(
     history: WorkflowHistory, converter: DataConverter = pydantic_data_converter
 ) -> None:
@@ -140,6 +154,10 @@ class TestChangesThatBreakPaymentsUnderWay:
     @pytest.mark.parametrize("name", AFTERS)
     async def test_an_activity_more(self, name: str) -> None:
         await diverges(LooksTwice, name)
+
+    @pytest.mark.parametrize("name", SPENDS)
+    async def test_a_spend_more(self, name: str) -> None:
+        await diverges(SpendsTwice, name)
 
 
 async def test_what_changes_nothing_of_a_history_replays() -> None:
@@ -199,7 +217,7 @@ class TestWhatIsRecorded:
                 event.workflow_execution_completed_event_attributes.result.payloads[0],
                 PaymentEnded,
             ).status
-            for event in events()
+            for event in events(name for name in HISTORIES if name not in SPENDS)
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
         }
         assert ends == {status for status in PaymentStatus if status.is_terminal}
@@ -212,8 +230,8 @@ class TestWhatIsRecorded:
         assert not _ABSOLUTE_PATH.findall(text)
 
 
-def events() -> Iterator[HistoryEvent]:
-    for name in HISTORIES:
+def events(names: Iterable[str] = HISTORIES) -> Iterator[HistoryEvent]:
+    for name in names:
         yield from load(name).events
 
 
