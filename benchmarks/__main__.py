@@ -1,6 +1,8 @@
-"""`python -m benchmarks [record] [--quick]`: measure on this machine, print, and keep the results.
+"""`python -m benchmarks [record|points] [--quick]`: measure on this machine, print, and keep the
+results.
 
-`record` measures lists and totals over a large record alone, and keeps only their results.
+`record` measures lists and totals over a large record alone, `points` spends of points; each keeps
+only its own results.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from benchmarks import machine, record, report
+from benchmarks import machine, points, record, report
 from benchmarks.contenders import RunFailed
 from benchmarks.course import FULL, QUICK, Measured, Plan, Progress, measure
 from benchmarks.house import House
@@ -34,15 +36,17 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a few minutes, for trying; keeps no results"
     )
-    parser.add_argument("part", nargs="?", choices=["record"], help="this part alone")
+    parser.add_argument("part", nargs="?", choices=["record", "points"], help="this part alone")
     given = parser.parse_args()
     quick: bool = given.quick
     console = Console(soft_wrap=True)
     try:
         if given.part is None:
             _everything(console, quick=quick)
+        elif given.part == "record":
+            _keep_part("record", record.document(_grown(console, quick=quick)), console, quick)
         else:
-            _record_alone(console, quick=quick)
+            _keep_part("points", points.document(_spent(console, quick=quick)), console, quick)
     except (StackRefused, RunFailed) as problem:
         sys.exit(f"everbill bench: {problem}")
 
@@ -56,6 +60,7 @@ def _everything(console: Console, *, quick: bool) -> None:
     if found is None:
         sys.exit("everbill bench: interrupted; nothing was kept")
     report.show(found, plan, console)
+    spent = _spent(console, quick=quick)
     grown = _grown(console, quick=quick)
     console.print(
         f"\n{found.ledger_entries} payments settled, each in the ledger once;"
@@ -63,14 +68,29 @@ def _everything(console: Console, *, quick: bool) -> None:
         f" {time.monotonic() - began:.0f} s in all"
     )
     if not quick:
-        _keep({**report.document(found, plan, here), "record": record.document(grown)}, console)
+        parts = {"points": points.document(spent), "record": record.document(grown)}
+        _keep({**report.document(found, plan, here), **parts}, console)
 
 
-def _record_alone(console: Console, *, quick: bool) -> None:
-    grown = _grown(console, quick=quick)
+def _keep_part(name: str, document: dict[str, object], console: Console, quick: bool) -> None:
     if not quick:
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        _keep({**kept, "record": record.document(grown)}, console)
+        _keep({**kept, name: document}, console)
+
+
+def _spent(console: Console, *, quick: bool) -> list[points.SpendPace]:
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
+        try:
+            spent = asyncio.run(points.measured(Path(folder), announce, quick=quick))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+    if spent is None:
+        sys.exit("everbill bench: interrupted; nothing was kept")
+    points.show(spent, console)
+    return spent
 
 
 def _grown(console: Console, *, quick: bool) -> list[record.Grown]:

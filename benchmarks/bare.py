@@ -3,6 +3,8 @@
 `SameShape` has what the plain paid journey has: two activities on a gateway's own queue, an
 update answered after the first, a timer, a signal, two upserts of search attributes, the same
 time-outs. `Plain` has two activities on the workflow's own queue and neither timer nor attributes.
+`BareSpend` has what a spend of points has: one activity on the workflow's own queue, and an update
+answered after it.
 """
 
 import contextlib
@@ -41,6 +43,15 @@ class Work(BaseModel):
     gateway: GatewayName
 
 
+class BareMovement(BaseModel):
+    """All that a bare spend is told, and all that it says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    points: int
+
+
 class BareActivities:
     @activity.defn(name="bare.open")
     async def open(self, work: Work) -> Work:
@@ -49,6 +60,10 @@ class BareActivities:
     @activity.defn(name="bare.settle")
     async def settle(self, work: Work) -> Work:
         return work
+
+    @activity.defn(name="bare.spend")
+    async def spend(self, movement: BareMovement) -> BareMovement:
+        return movement
 
 
 @workflow.defn(name="SameShape")
@@ -129,3 +144,27 @@ class Plain:
     @workflow.signal
     def reported(self, work: Work) -> None:
         self._reported = True
+
+
+@workflow.defn(name="BareSpend")
+class BareSpend:
+    @workflow.init
+    def __init__(self, movement: BareMovement) -> None:
+        self._spent: BareMovement | None = None
+
+    @workflow.run
+    async def run(self, movement: BareMovement) -> BareMovement:
+        self._spent = await workflow.execute_activity_method(
+            BareActivities.spend,
+            movement,
+            start_to_close_timeout=_START_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._spent
+
+    @workflow.update
+    async def create(self, movement: BareMovement) -> BareMovement:
+        await workflow.wait_condition(lambda: self._spent is not None)
+        return movement

@@ -10,7 +10,15 @@ from typing import Final
 from temporalio.client import Client
 from temporalio.worker import Worker
 
-from benchmarks.bare import PLAIN_QUEUE, QUEUE, BareActivities, Plain, SameShape, bare_queue
+from benchmarks.bare import (
+    PLAIN_QUEUE,
+    QUEUE,
+    BareActivities,
+    BareSpend,
+    Plain,
+    SameShape,
+    bare_queue,
+)
 from billing.payment import GatewayName
 from runtime.cipher import Cipher
 from runtime.logs import configure_logs
@@ -29,7 +37,8 @@ def build_workers(client: Client, settings: Settings) -> list[Worker]:
         Worker(
             client,
             task_queue=QUEUE,
-            workflows=[SameShape],
+            workflows=[SameShape, BareSpend],
+            activities=[activities.spend],
             workflow_runner=sandboxed("benchmarks"),
             workflow_task_poller_behavior=POLLERS,
             nonsticky_to_sticky_poll_ratio=STICKY_RATIO,
