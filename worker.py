@@ -25,6 +25,7 @@ from activities.delivery import Delivery
 from activities.dispute import DisputeActivities
 from activities.housekeeping import Housekeeping
 from activities.payment import PaymentActivities
+from activities.points import PointsActivities
 from activities.refund import RefundActivities
 from activities.resumption import Resumption
 from activities.switch import SwitchActivities
@@ -95,6 +96,7 @@ def build_workers(
     disputes = DisputeActivities(database, gateways)
     clawback = load_catalog(settings.catalog_file).points.clawback
     refunds = RefundActivities(database, gateways, clawback)
+    points = PointsActivities(database)
     workers: list[Worker] = []
     if role in ("all", "core"):
         workers.append(
@@ -102,7 +104,7 @@ def build_workers(
                 client,
                 task_queue=CORE,
                 workflows=WORKFLOWS,
-                activities=[payments.end, payments.flag, refunds.reserve],
+                activities=[payments.end, payments.flag, refunds.reserve, points.spend],
                 workflow_runner=WORKFLOW_RUNNER,
                 interceptors=[ActivityInterceptor(), *interceptors],
                 max_cached_workflows=max_cached_workflows,

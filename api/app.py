@@ -13,11 +13,13 @@ from activities.delivery import Delivery
 from activities.resumption import Resumption
 from api import (
     codec,
+    customers,
     events,
     health,
     history,
     openapi,
     payments,
+    points,
     pricing,
     problems,
     refunds,
@@ -129,13 +131,15 @@ def create_app(context: Context) -> FastAPI:
     )
     app.state.context = context
     base = APIRouter(prefix=BASE)
-    for module in (payments, refunds, history, events, stats, pricing, tokens, webhooks):
+    for module in (
+        payments, refunds, points, customers, history, events, stats, pricing, tokens, webhooks,
+    ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
     app.include_router(health.router)
     if context.settings.codec_secret is not None:
         app.include_router(codec.router)
     problems.install(app)
-    openapi.install(app, [*payments.INPUTS, *refunds.INPUTS, *tokens.INPUTS])
+    openapi.install(app, [*payments.INPUTS, *refunds.INPUTS, *points.INPUTS, *tokens.INPUTS])
     app.add_middleware(RequestIds)
     return app

@@ -12,6 +12,7 @@ import structlog
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
+    WorkflowFailureError,
     WorkflowUpdateFailedError,
     WorkflowUpdateHandle,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -22,6 +23,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
+from activities.points import SPEND_REFUSALS
 from activities.refund import REFUSALS
 from api.problems import too_many_commands, unavailable
 from billing.errors import BillingError, SwitchRefused, SwitchUnanswered
@@ -33,13 +35,17 @@ from billing.messages import (
     PaymentOrder,
     RefundEnded,
     RefundRequest,
+    SpendEnded,
+    SpendRequest,
 )
 from billing.payment import Payment
+from billing.points import PointsTransaction
 from billing.refund import Refund
 from runtime import attributes
 from runtime.queues import CORE
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundWorkflow
+from workflows.spend import PointsSpendWorkflow
 
 ANSWER_WITHIN: Final = timedelta(seconds=10)
 _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
@@ -112,6 +118,31 @@ class Commands:
         """What an ended refund's workflow left behind. Raises RPCError."""
         handle = self._client.get_workflow_handle_for(RefundWorkflow.run, refund_id)
         return await handle.result(rpc_timeout=self._answer_within)
+
+    async def spend(
+        self, wanted: SpendRequest, message: Command, command_id: str
+    ) -> PointsTransaction | None:
+        """Start the spend's workflow, unless it runs, and await its end.
+
+        As `create`, and raises the refusal (`activities.points.SPEND_REFUSALS`) where nothing was
+        spent.
+        """
+        return await self._start(
+            PointsSpendWorkflow.create,
+            message,
+            _starting_spend(wanted),
+            wanted.transaction_id,
+            command_id,
+        )
+
+    async def spend_ended(self, transaction_id: str) -> SpendEnded | None:
+        """What an ended spend's workflow left behind; None where it was lost on the way. Raises
+        RPCError."""
+        handle = self._client.get_workflow_handle_for(PointsSpendWorkflow.run, transaction_id)
+        try:
+            return await handle.result(rpc_timeout=self._answer_within)
+        except WorkflowFailureError:
+            return None
 
     async def _start(
         self,
@@ -247,9 +278,26 @@ def _starting_refund(
     )
 
 
+def _starting_spend(
+    wanted: SpendRequest,
+) -> WithStartWorkflowOperation[PointsSpendWorkflow, SpendEnded]:
+    """One that was lost may be started again: the movement is written once under its id."""
+    return WithStartWorkflowOperation(
+        PointsSpendWorkflow.run,
+        wanted,
+        id=wanted.transaction_id,
+        task_queue=CORE,
+        task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+        search_attributes=attributes.at_spend_start(wanted),
+        static_summary=f"spend of {wanted.points} points",
+    )
+
+
 def refusal_of(code: str | None, detail: str) -> BillingError | None:
     """The refusal that a workflow answered with, as it was first raised."""
-    refusals = (*REFUSALS, SwitchRefused, SwitchUnanswered)
+    refusals = (*REFUSALS, *SPEND_REFUSALS, SwitchRefused, SwitchUnanswered)
     return next((refusal(detail) for refusal in refusals if refusal.code == code), None)
 
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from api.bodies import StrictInput
 from billing.cards import contains_card_number
+from billing.catalog import PointsOffer
 from billing.errors import (
     CardNumberRefused,
     CurrencyNotSupported,
@@ -21,7 +22,15 @@ from billing.errors import (
 from billing.identifiers import PAYMENT, make_id
 from billing.messages import PaymentOrder, SwitchOrder
 from billing.money import CURRENCIES, AmountMinor, CurrencyCode
-from billing.payment import GatewayName, NoAction, Payer, Payment, PaymentMethod, PaymentStatus
+from billing.payment import (
+    GatewayName,
+    NoAction,
+    Payer,
+    Payment,
+    PaymentMethod,
+    PaymentStatus,
+    PaymentType,
+)
 from gateways.gateway import Capabilities
 from runtime.settings import is_loopback
 
@@ -45,7 +54,7 @@ def refuse_card_number(text: str, info: ValidationInfo) -> str:
     return text
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -67,7 +76,7 @@ UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN)]
 Seconds = Annotated[
     int,
     Field(ge=LEAST_SANDBOX_LIFE_SECONDS, le=LONGEST_CARD_LIFE_SECONDS, strict=True),
-    BeforeValidator(_whole),
+    BeforeValidator(whole),
 ]
 MetadataKey = Annotated[FreeText, Field(min_length=1, max_length=64)]
 ReturnUrl = Annotated[
@@ -85,16 +94,13 @@ class PayerInput(StrictInput):
     ) = Field(default=None, description="IPv4 or IPv6")
 
 
-class CreatePayment(StrictInput):
-    """An order: `amount` is in minor units (cents, 分) of `currency`."""
+class _Order(StrictInput):
+    """What every order says, whatever it is for."""
 
     user_id: UserId
-    amount: AmountMinor
     currency: CurrencyCode
     gateway: GatewayName
     method: PaymentMethod
-    description: Annotated[FreeText, Field(min_length=1, max_length=127)]
-    payment_method_id: Annotated[str, Field(pattern=r"^pm_[0-9a-z]{26}$")] | None = None
     return_url: ReturnUrl | None = Field(
         default=None, description="Where the gateway sends the payer back: https"
     )
@@ -105,6 +111,22 @@ class CreatePayment(StrictInput):
     )
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=20)] = Field(
         default_factory=dict
+    )
+
+
+class CreatePayment(_Order):
+    """An order: `amount` is in minor units (cents, 分) of `currency`."""
+
+    amount: AmountMinor
+    description: Annotated[FreeText, Field(min_length=1, max_length=127)]
+    payment_method_id: Annotated[str, Field(pattern=r"^pm_[0-9a-z]{26}$")] | None = None
+
+
+class PurchasePoints(_Order):
+    """An order of one of the catalog's packages of points, at its price in `currency`."""
+
+    package: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = Field(
+        description="The `id` of a package in `GET /pricing`"
     )
 
 
@@ -153,6 +175,31 @@ class Offers:
             metadata=wanted.metadata,
             created_at=now,
             expires_at=end,
+        )
+
+    def purchase(
+        self, wanted: PurchasePoints, offer: PointsOffer, application: str, now: datetime
+    ) -> PaymentOrder:
+        """A new order of a package of points, priced and described by the catalog. Raises as
+        `order`, and for a package, or a price of it, that is not there."""
+        package = offer.package(wanted.package)
+        if package is None:
+            on_sale = ", ".join(one.id for one in offer.packages)
+            raise InvalidRequest(f"the packages of points are {on_sale}", param="package")
+        amount = package.prices.get(wanted.currency)
+        if amount is None:
+            raise CurrencyNotSupported(
+                f"{package.id} is sold for {', '.join(sorted(package.prices))}, not for"
+                f" {wanted.currency}",
+                param="currency",
+            )
+        priced = CreatePayment(
+            amount=amount,
+            description=package.name,
+            **{name: getattr(wanted, name) for name in _Order.model_fields},
+        )
+        return self.order(priced, application, now).model_copy(
+            update={"type": PaymentType.POINTS, "points": package.purchase()}
         )
 
     def switch(self, wanted: SwitchInput, payment: Payment, application: str) -> SwitchOrder:

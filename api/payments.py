@@ -12,8 +12,9 @@ from api.bodies import Nothing, StrictInput, body_schema, json_body
 from api.commands import MessageT, NotRunning, Update, id_of
 from api.context import context
 from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, once
-from api.lookup import CREATE, Found, find, name_payment
+from api.lookup import Found, find
 from api.openapi import REPLAYED_HEADER, problems
+from api.ordering import ORDERED, answer, order_once
 from api.orders import CreatePayment, FreeText, SwitchInput
 from api.problems import RequestRefused, try_again, unavailable
 from api.queries import NoQuery, PaymentIdInPath
@@ -24,7 +25,7 @@ from billing.errors import (
     PaymentNotSwitchable,
     PaymentNotUnderReview,
 )
-from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision
+from billing.messages import Command, ReviewAction, ReviewDecision
 from billing.payment import Payment, PaymentStatus
 from storage.claims import Claim
 from workflows.payment import PaymentWorkflow
@@ -56,11 +57,7 @@ INPUTS: Final[list[type[BaseModel]]] = [CreatePayment, SwitchInput, ReviewPaymen
     status_code=201,
     response_model=Payment,
     operation_id="create_payment",
-    responses={
-        201: {"headers": REPLAYED_HEADER},
-        202: {"model": Payment, "description": "Under way: no instructions for the payer yet"},
-        **problems(400, 401, 403, 413, 415, 422, 429, 500, 503),
-    },
+    responses=ORDERED,
     openapi_extra=body_schema(CreatePayment) | header_parameter(required=True),
 )
 async def create(
@@ -72,25 +69,7 @@ async def create(
 ) -> Response:
     """Order a payment. The answer carries what the payer needs next."""
     new = context(request).offers.order(wanted, caller.application, datetime.now(UTC))
-
-    async def act(claim: Claim | None) -> Answer:
-        assert claim is not None
-        order = _renewed(PaymentOrder.model_validate_json(claim.request), new, claim)
-        name_payment(request, order.payment_id)
-        payment = await _open(request, order, key, is_new=claim.is_new)
-        if payment is None:
-            return _answer(202, (await find(request, order.payment_id, order.application)).payment)
-        return _answer(201, payment)
-
-    return await once(
-        request,
-        caller,
-        key,
-        command=CREATE,
-        object_id=new.payment_id,
-        message=new.model_dump_json().encode(),
-        act=act,
-    )
+    return await order_once(request, caller, key, new)
 
 
 @router.get(
@@ -104,7 +83,7 @@ async def read(
 ) -> Response:
     """The payment as it stands."""
     found = await find(request, payment_id, caller.application)
-    return _answer(200, found.payment).response()
+    return answer(200, found.payment).response()
 
 
 @router.post(
@@ -141,7 +120,7 @@ async def cancel(
                 id_of("cancel", caller.application, key),
             )
         if payment is None:
-            return _answer(202, (await find(request, payment_id, caller.application)).payment)
+            return answer(202, (await find(request, payment_id, caller.application)).payment)
         if payment.status is PaymentStatus.NEEDS_REVIEW:
             # Not kept under the key: after the review a cancel may be possible.
             raise RequestRefused(
@@ -151,7 +130,7 @@ async def cancel(
             )
         if payment.status is not PaymentStatus.CANCELED:
             raise PaymentNotCancelable(f"the payment is {payment.status}")
-        return _answer(200, payment)
+        return answer(200, payment)
 
     return await once(
         request, caller, key, command="cancel", object_id=payment_id, message=b"{}", act=act
@@ -193,13 +172,13 @@ async def switch(
                 id_of("switch", caller.application, key),
             )
         if payment is None:
-            return _answer(202, (await find(request, payment_id, caller.application)).payment)
+            return answer(202, (await find(request, payment_id, caller.application)).payment)
         if payment.status is not PaymentStatus.REQUIRES_ACTION:
             raise PaymentNotSwitchable(
                 f"the payment is {payment.status}; only one that waits for its payer can be paid in"
                 " another way"
             )
-        return _answer(200, payment)
+        return answer(200, payment)
 
     return await once(
         request,
@@ -237,7 +216,7 @@ async def refresh(
         )
     if found.payment.status.is_terminal:
         context(request).deliveries.ask_again(payment_id, request.state.request_id)
-        return _answer(200, found.payment).response()
+        return answer(200, found.payment).response()
     payment = await _command(
         request,
         found,
@@ -247,8 +226,8 @@ async def refresh(
     )
     if payment is None:
         found = await find(request, payment_id, caller.application)
-        return _answer(202, found.payment).response()
-    return _answer(200, payment).response()
+        return answer(202, found.payment).response()
+    return answer(200, payment).response()
 
 
 @router.post(
@@ -278,7 +257,7 @@ async def review(
         is_first = claim is None or claim.is_new
         if decision.action is ReviewAction.RETURN and found.payment.status.is_terminal:
             await context(request).resumption.give_back(payment_id, decision)
-            return _answer(200, found.payment)
+            return answer(200, found.payment)
         if is_first and found.payment.status is not PaymentStatus.NEEDS_REVIEW:
             raise PaymentNotUnderReview(f"the payment is {found.payment.status}; nobody parked it")
         payment = await _command(
@@ -289,10 +268,10 @@ async def review(
             id_of("review", caller.application, key),
         )
         if payment is None:
-            return _answer(202, (await find(request, payment_id, caller.application)).payment)
+            return answer(202, (await find(request, payment_id, caller.application)).payment)
         if decision.action is ReviewAction.RETURN and payment.status is PaymentStatus.NEEDS_REVIEW:
             raise NothingToReturn("the gateway confirms no money that could be returned")
-        return _answer(200, payment)
+        return answer(200, payment)
 
     return await once(
         request,
@@ -305,16 +284,6 @@ async def review(
     )
 
 
-def _renewed(claimed: PaymentOrder, new: PaymentOrder, claim: Claim) -> PaymentOrder:
-    """What was claimed, counting its time from now: a repeat may be the first to start it.
-
-    Where it was started before, that start's own times stand.
-    """
-    if claim.is_new:
-        return claimed
-    return claimed.model_copy(update={"created_at": new.created_at, "expires_at": new.expires_at})
-
-
 def _decision(decided: ReviewPayment, caller: Caller) -> ReviewDecision:
     if decided.gateway_number is not None and decided.action is not ReviewAction.RETRY:
         raise InvalidRequest("gateway_number is evidence for retry alone", param="gateway_number")
@@ -324,26 +293,6 @@ def _decision(decided: ReviewPayment, caller: Caller) -> ReviewDecision:
         reviewed_by=caller.key_id,
         gateway_number=decided.gateway_number,
     )
-
-
-async def _open(request: Request, order: PaymentOrder, key: str, *, is_new: bool) -> Payment | None:
-    """The payment once the payer has instructions; None while it is under way.
-
-    Update-with-start is for payments without a row only: after Temporal's retention it would
-    start a second run.
-    """
-    commands = context(request).commands
-    command_id = id_of("create", order.application, key)
-    message = Command(application=order.application)
-    try:
-        if is_new or not (await find(request, order.payment_id, order.application)).is_recorded:
-            return await commands.create(order, message, command_id)
-        return await commands.give(
-            order, PaymentWorkflow.create, message, command_id, is_recorded=True
-        )
-    except NotRunning:
-        payment = (await find(request, order.payment_id, order.application)).payment
-        return None if payment.status is PaymentStatus.CREATED else payment
 
 
 async def _command(
@@ -368,7 +317,3 @@ async def _command(
         return await commands.give(found.order, command, message, command_id, is_recorded=True)
     except NotRunning:
         raise unavailable("the payment's process") from None
-
-
-def _answer(status_code: int, payment: Payment) -> Answer:
-    return Answer(status_code, payment.model_dump_json().encode())

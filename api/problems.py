@@ -22,6 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from billing.cards import contains_card_number
 from billing.errors import (
     BillingError,
+    CustomerNotFound,
     IdempotencyKeyReused,
     InsufficientPoints,
     InvalidRequest,
@@ -46,6 +47,7 @@ _STATUS_OF: Final[tuple[tuple[type[BillingError], int], ...]] = (
     (IdempotencyKeyReused, 422),
     (PaymentNotFound, 404),
     (RefundNotFound, 404),
+    (CustomerNotFound, 404),
     (PaymentNotCancelable, 409),
     (PaymentNotRefundable, 409),
     (RefundExceedsPayment, 409),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
 
 from api.bodies import refuse_control_characters
+from api.orders import USER_ID_PATTERN
 from api.problems import RequestRefused
 from billing.identifiers import PAYMENT_ID_PATTERN, REFUND_ID_PATTERN
 
@@ -42,6 +43,10 @@ RefundIdInPath = Annotated[
         description="The refund's id; anything that is none is 404",
         json_schema_extra={"pattern": REFUND_ID_PATTERN},
     ),
+]
+
+UserIdInPath = Annotated[
+    str, Path(pattern=USER_ID_PATTERN, description="The application's own id of its user")
 ]
 
 PaymentIdInPath = Annotated[

@@ -23,13 +23,14 @@ from billing.identifiers import PAYMENT_ID_PATTERN, REFUND, is_refund_id, make_i
 from billing.messages import Command, RefundRequest
 from billing.money import AmountMinor
 from billing.payment import Payment, PaymentStatus
+from billing.points import ClawbackPolicy
 from billing.refund import LONGEST_REASON, Refund
 from storage.claims import Claim
 
 router = APIRouter(tags=["refunds"])
 
 
-class CreateRefund(StrictInput):
+class PreviewRefund(StrictInput):
     """`amount` is in minor units of the payment's currency; without it, all that is left."""
 
     payment_id: Annotated[str, Field(pattern=PAYMENT_ID_PATTERN)]
@@ -37,10 +38,36 @@ class CreateRefund(StrictInput):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = Field(
         default=None, description="If given, it must be the payment's own"
     )
+
+
+class CreateRefund(PreviewRefund):
+    """`amount` is in minor units of the payment's currency; without it, all that is left."""
+
     reason: Annotated[FreeText, Field(min_length=1, max_length=LONGEST_REASON)]
 
 
-INPUTS: Final[list[type[BaseModel]]] = [CreateRefund]
+class PointsTakenBack(BaseModel):
+    """What the user's balance would lose: `bonus` and `paid` points out of lots, and those that
+    would be `owed`; `policy` says what becomes of refunds whose points are spent."""
+
+    policy: ClawbackPolicy
+    bonus: int
+    paid: int
+    owed: int
+    balance_after: int
+
+
+class RefundPreview(BaseModel):
+    """`amount` (minor units) is what would be refunded, less than asked for where the policy
+    reduces it; `points` is null where the payment brought none."""
+
+    payment_id: str
+    amount: int
+    currency: str
+    points: PointsTakenBack | None
+
+
+INPUTS: Final[list[type[BaseModel]]] = [CreateRefund, PreviewRefund]
 
 _UNDER_WAY: Final[dict[int | str, dict[str, Any]]] = {
     202: {"model": Refund, "description": "Reserved; the gateway has not answered yet"}
@@ -94,6 +121,41 @@ async def create(
     )
 
 
+@router.post(
+    "/refund/preview",
+    response_model=RefundPreview,
+    operation_id="preview_refund",
+    responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
+    openapi_extra=body_schema(PreviewRefund),
+)
+async def preview(
+    request: Request,
+    caller: Reader,
+    _: NoQuery,
+    wanted: Annotated[PreviewRefund, Depends(json_body(PreviewRefund))],
+) -> Response:
+    """What a refund would do now, refused as the refund would be; nothing is changed."""
+    payment = (await find_payment(request, wanted.payment_id, caller.application)).payment
+    _check(wanted, payment)
+    here = context(request)
+    policy = here.catalog.points.clawback
+    async with here.database.begin() as work:
+        amount, points = await work.refunds.preview(
+            payment.id,
+            caller.application,
+            wanted.amount,
+            now=datetime.now(UTC),
+            clawback=policy,
+        )
+    taken = None
+    if points is not None:
+        taken = PointsTakenBack(policy=policy, **points.model_dump(exclude={"amount", "points"}))
+    answer = RefundPreview(
+        payment_id=payment.id, amount=amount, currency=payment.currency, points=taken
+    )
+    return Answer(200, answer.model_dump_json().encode()).response()
+
+
 @router.get(
     "/refund/{refund_id:refund}",
     response_model=Refund,
@@ -125,7 +187,7 @@ def _request(wanted: CreateRefund, payment: Payment, application: str) -> Refund
     )
 
 
-def _check(wanted: CreateRefund, payment: Payment) -> None:
+def _check(wanted: PreviewRefund, payment: Payment) -> None:
     """What can be refused without asking anybody; the reservation decides in the end."""
     if payment.status is not PaymentStatus.SUCCEEDED:
         raise PaymentNotRefundable(

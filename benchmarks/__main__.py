@@ -1,7 +1,7 @@
-"""`python -m benchmarks [refunds|record] [--quick]`: measure here, print, and keep the results.
+"""`python -m benchmarks [refunds|record|points] [--quick]`: measure here, print, keep the results.
 
 `refunds` measures these alone, and only the whole course keeps them; `record` measures lists and
-totals over a large record alone, and keeps only their results.
+totals over a large record alone, `points` spends of points; each of the two keeps only its results.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from benchmarks import machine, record, report
+from benchmarks import machine, points, record, report
 from benchmarks.contenders import RunFailed
 from benchmarks.course import FULL, QUICK, Measured, Plan, measure, measure_refunds_alone
 from benchmarks.house import House
@@ -39,7 +39,7 @@ def main() -> None:
         "--quick", action="store_true", help="a few minutes, for trying; keeps no results"
     )
     parser.add_argument(
-        "part", nargs="?", choices=["refunds", "record"], help="measure this part alone"
+        "part", nargs="?", choices=["refunds", "record", "points"], help="measure this part alone"
     )
     given = parser.parse_args()
     quick: bool = given.quick
@@ -49,7 +49,9 @@ def main() -> None:
             case "refunds":
                 report.show_refunds(_found(console, measure_refunds_alone, quick=quick), console)
             case "record":
-                _record_alone(console, quick=quick)
+                _keep_part("record", record.document(_grown(console, quick=quick)), console, quick)
+            case "points":
+                _keep_part("points", points.document(_spent(console, quick=quick)), console, quick)
             case _:
                 _everything(console, quick=quick)
     except (StackRefused, RunFailed) as problem:
@@ -60,10 +62,11 @@ def _everything(console: Console, *, quick: bool) -> None:
     here = machine.describe()
     found = _found(console, measure, quick=quick)
     report.show(found, _plan(quick=quick), console)
+    spent = _spent(console, quick=quick)
     grown = _grown(console, quick=quick)
     if not quick:
-        document = report.document(found, _plan(quick=quick), here)
-        _keep({**document, "record": record.document(grown)}, console)
+        parts = {"points": points.document(spent), "record": record.document(grown)}
+        _keep({**report.document(found, _plan(quick=quick), here), **parts}, console)
 
 
 def _plan(*, quick: bool) -> Plan:
@@ -84,11 +87,25 @@ def _found(console: Console, course: Course, *, quick: bool) -> Measured:
     return found
 
 
-def _record_alone(console: Console, *, quick: bool) -> None:
-    grown = _grown(console, quick=quick)
+def _keep_part(name: str, document: dict[str, object], console: Console, quick: bool) -> None:
     if not quick:
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        _keep({**kept, "record": record.document(grown)}, console)
+        _keep({**kept, name: document}, console)
+
+
+def _spent(console: Console, *, quick: bool) -> list[points.SpendPace]:
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
+        try:
+            spent = asyncio.run(points.measured(Path(folder), announce, quick=quick))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+    if spent is None:
+        sys.exit("everbill bench: interrupted; nothing was kept")
+    points.show(spent, console)
+    return spent
 
 
 def _grown(console: Console, *, quick: bool) -> list[record.Grown]:

@@ -4,7 +4,8 @@
 update answered after the first, a timer, a signal, two upserts of search attributes, the same
 time-outs. `Plain` has two activities on the workflow's own queue and neither timer nor attributes.
 `RefundShape` has what the plain refund has: one activity on the workflow's own queue and two on a
-gateway's, an update answered after the second, its timer, a signal, two upserts.
+gateway's, an update answered after the second, its timer, a signal, two upserts. `BareSpend` has what a spend
+of points has: one activity on the workflow's own queue, and an update answered after it.
 """
 
 import contextlib
@@ -45,6 +46,15 @@ class Work(BaseModel):
     gateway: GatewayName
 
 
+class BareMovement(BaseModel):
+    """All that a bare spend is told, and all that it says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    points: int
+
+
 class BareActivities:
     @activity.defn(name="bare.reserve")
     async def reserve(self, work: Work) -> Work:
@@ -57,6 +67,10 @@ class BareActivities:
     @activity.defn(name="bare.settle")
     async def settle(self, work: Work) -> Work:
         return work
+
+    @activity.defn(name="bare.spend")
+    async def spend(self, movement: BareMovement) -> BareMovement:
+        return movement
 
 
 @workflow.defn(name="SameShape")
@@ -200,3 +214,27 @@ class Plain:
     @workflow.signal
     def reported(self, work: Work) -> None:
         self._reported = True
+
+
+@workflow.defn(name="BareSpend")
+class BareSpend:
+    @workflow.init
+    def __init__(self, movement: BareMovement) -> None:
+        self._spent: BareMovement | None = None
+
+    @workflow.run
+    async def run(self, movement: BareMovement) -> BareMovement:
+        self._spent = await workflow.execute_activity_method(
+            BareActivities.spend,
+            movement,
+            start_to_close_timeout=_START_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._spent
+
+    @workflow.update
+    async def create(self, movement: BareMovement) -> BareMovement:
+        await workflow.wait_condition(lambda: self._spent is not None)
+        return movement

@@ -14,6 +14,7 @@ from benchmarks.bare import (
     PLAIN_QUEUE,
     QUEUE,
     BareActivities,
+    BareSpend,
     Plain,
     RefundShape,
     SameShape,
@@ -37,8 +38,8 @@ def build_workers(client: Client, settings: Settings) -> list[Worker]:
         Worker(
             client,
             task_queue=QUEUE,
-            workflows=[SameShape, RefundShape],
-            activities=[activities.reserve],
+            workflows=[SameShape, RefundShape, BareSpend],
+            activities=[activities.reserve, activities.spend],
             workflow_runner=sandboxed("benchmarks"),
             workflow_task_poller_behavior=POLLERS,
             nonsticky_to_sticky_poll_ratio=STICKY_RATIO,

@@ -22,17 +22,17 @@ from benchmarks.bare import PLAIN_QUEUE, QUEUE, Plain, RefundShape, SameShape, W
 from billing.payment import GatewayName, PaymentStatus
 from runtime import attributes
 
-_BASE: Final = "/api/v1/payment"
+BASE: Final = "/api/v1/payment"
 _ORDERS: Final = {
     GatewayName.STRIPE: ("card", "USD"),
     GatewayName.ALIPAY: ("qr", "CNY"),
     GatewayName.WECHATPAY: ("native", "CNY"),
 }
 _AMOUNT_MINOR: Final = 2900
-_TASK_TIMEOUT: Final = timedelta(seconds=5)
+TASK_TIMEOUT: Final = timedelta(seconds=5)
 LONGEST_SECONDS: Final = 90.0
-_PATIENCE_SECONDS: Final = 0.1
-_COME_BACK: Final = (202, 429, 503)
+PATIENCE_SECONDS: Final = 0.1
+COME_BACK: Final = (202, 429, 503)
 
 
 class RunFailed(Exception):
@@ -41,10 +41,13 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Taken:
-    """One payment, or its bare likeness: when the payer was instructed, when it was over."""
+    """One payment, or its bare likeness: when the payer was instructed, when it was over.
+
+    A spend of points has no gateway, and is answered when it is over.
+    """
 
     id: str
-    gateway: GatewayName
+    gateway: GatewayName | None
     instructed_seconds: float
     settled_seconds: float
     ended_at: float
@@ -88,7 +91,7 @@ class Everbill:
             began = time.monotonic()
             payment = await self._order(gateway)
             instructed = time.monotonic()
-            _expect(
+            expect(
                 await self.payer.post(
                     "/control/pay",
                     json={"gateway": gateway.value, "next_action": payment["next_action"]},
@@ -119,12 +122,12 @@ class Everbill:
         """The 201, asked for as often as it takes under the one key. Raises RunFailed."""
         while True:
             answer = await self.api.post(
-                f"{_BASE}{path}", headers={"Idempotency-Key": key}, json=body
+                f"{BASE}{path}", headers={"Idempotency-Key": key}, json=body
             )
-            if answer.status_code not in _COME_BACK:
-                return _expect(answer, 201)
+            if answer.status_code not in COME_BACK:
+                return expect(answer, 201)
             self.repeated += 1
-            await asyncio.sleep(_PATIENCE_SECONDS)
+            await asyncio.sleep(PATIENCE_SECONDS)
 
 
 @dataclass
@@ -160,7 +163,7 @@ class Bare:
             work,
             id=work.id,
             task_queue=PLAIN_QUEUE if is_plain else QUEUE,
-            task_timeout=_TASK_TIMEOUT,
+            task_timeout=TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             search_attributes=TypedSearchAttributes.empty if is_plain else _attributes(work),
@@ -182,7 +185,8 @@ def _attributes(work: Work) -> TypedSearchAttributes:
     )
 
 
-def _expect(answer: httpx.Response, status_code: int) -> dict[str, Any]:
+def expect(answer: httpx.Response, status_code: int) -> dict[str, Any]:
+    """The answer's document. Raises RunFailed for another status."""
     if answer.status_code != status_code:
         raise RunFailed(
             f"{answer.request.method} {answer.request.url.path} answered {answer.status_code},"

@@ -139,7 +139,9 @@ async def _histories(house: House, plan: Plan, found: Measured, progress: Progre
     for side in sides:
         for _ in range(plan.histories * gateways):
             taken = await side.take()
-            label = taken.gateway.value if side is house.everbill else side.name
+            label = side.name
+            if side is house.everbill and taken.gateway is not None:
+                label = taken.gateway.value
             size = await house.history_of(taken)
             known = found.histories.get(label, size)
             found.histories[label] = max(known, size, key=lambda one: (one.events, one.bytes))

@@ -71,7 +71,7 @@ class Refunding:
             ended = await self.everbill.temporal.get_workflow_handle(refund["id"]).result()
         over = time.monotonic()
         if ended["status"] != RefundStatus.SUCCEEDED:
-            raise RunFailed(f"{refund['id']} by {paid.gateway.value} ended {ended['status']}")
+            raise RunFailed(f"{refund['id']} by {paid.gateway} ended {ended['status']}")
         self.everbill.refunded.append(refund["id"])
         return Taken(refund["id"], paid.gateway, answered - began, over - began, over)
 
@@ -132,7 +132,7 @@ async def _histories(house: House, ours: Refunding, found: MeasuredRefunds) -> N
     """The largest of a few, by gateway, and of the bare ones."""
     for slice_ in next(iter(found.runs.values()))[0]:
         for taken in slice_.taken[:_HISTORIES]:
-            label = taken.gateway.value if slice_.contender == ours.name else slice_.contender
+            label = str(taken.gateway) if slice_.contender == ours.name else slice_.contender
             size = await house.history_of(taken)
             known = found.histories.get(label, size)
             found.histories[label] = max(known, size, key=lambda one: (one.events, one.bytes))

@@ -10,6 +10,7 @@ BillingError
 ├── PaymentNotRefundable      unpaid, too old or refunded too often for its gateway
 ├── RefundExceedsPayment      more than is left of what was captured
 ├── RefundNotFound            no such refund
+├── CustomerNotFound          nobody by that name ever ordered a payment
 ├── InsufficientPoints        fewer points than are to be spent, or a debt of them
 ├── PointsAlreadySpent        a refund whose points are gone, and policy does not let it pass
 ├── PaymentNotCancelable      it ended in another way
@@ -79,6 +80,10 @@ class RefundExceedsPayment(BillingError):
 
 class RefundNotFound(BillingError):
     code = "refund_not_found"
+
+
+class CustomerNotFound(BillingError):
+    code = "customer_not_found"
 
 
 class InsufficientPoints(BillingError):

@@ -19,13 +19,14 @@ from billing.payment import (
     PaymentStatus,
     PaymentType,
 )
-from billing.points import PointsPurchase
+from billing.points import PointsPurchase, PointsTransaction
 from billing.refund import Refund, RefundCause, RefundStatus
 
 PAYMENT_WORKFLOW: Final = "Payment"
 REFUND_WORKFLOW: Final = "Refund"
 REFUND_AFTER_WORKFLOW: Final = "RefundAfter"
 AFTER_WORKFLOW: Final = "PaymentAfter"
+SPEND_WORKFLOW: Final = "PointsSpend"
 GATEWAY_REPORTED: Final = "gateway_reported"
 
 
@@ -271,6 +272,31 @@ class RefundEnded(Message):
     refusal: str | None = None
 
 
+class SpendRequest(Message):
+    """Points to be spent; the input of `PointsSpend`, and under its id a movement of its own."""
+
+    transaction_id: str
+    application: str
+    user_id: str
+    points: int
+    reason: str
+    created_at: datetime
+
+
+class SpendPoints(Message):
+    request: SpendRequest
+    now: datetime
+
+
+class SpendEnded(Message):
+    """What the workflow leaves behind: the movement, or why there is none."""
+
+    transaction_id: str
+    transaction: PointsTransaction | None
+    refusal_code: str | None = None
+    refusal: str | None = None
+
+
 class PaymentEnded(Message):
     """What the workflow leaves behind in Temporal; the record knows the rest."""
 
@@ -284,6 +310,7 @@ __all__ = [
     "PAYMENT_WORKFLOW",
     "REFUND_AFTER_WORKFLOW",
     "REFUND_WORKFLOW",
+    "SPEND_WORKFLOW",
     "AfterInput",
     "AskRefund",
     "AttemptState",
@@ -306,6 +333,9 @@ __all__ = [
     "SettleDisputes",
     "SettlePayment",
     "SettleRefund",
+    "SpendEnded",
+    "SpendPoints",
+    "SpendRequest",
     "Standing",
     "SwitchOrder",
     "SwitchPayment",

@@ -97,14 +97,34 @@ class PointsBalance(BaseModel):
     owed: int
 
 
+class HeldLot(BaseModel):
+    """What is left of the points of one kind that one payment brought."""
+
+    model_config = ConfigDict(frozen=True)
+
+    payment_id: str
+    kind: LotKind
+    granted: int
+    remaining: int
+    expires_at: datetime | None
+
+
+class PointsHoldings(PointsBalance):
+    """The same, and the lots it is in, oldest first: those that are spent from first."""
+
+    lots: list[HeldLot]
+
+
 class ClawbackPreview(BaseModel):
     """What a refund would do: `amount` (minor units) is what the policy lets pass of it, `points`
-    what the balance would lose, of which `owed` would be a debt."""
+    what the balance would lose: so many `bonus` and `paid` ones, and those that would be `owed`."""
 
     model_config = ConfigDict(frozen=True)
 
     amount: int
     points: int
+    bonus: int
+    paid: int
     owed: int
     balance_after: int
 

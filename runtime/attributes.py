@@ -4,7 +4,7 @@ from typing import Final
 
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
-from billing.messages import PaymentOrder, RefundRequest
+from billing.messages import PaymentOrder, RefundRequest, SpendRequest
 from billing.money import Money
 from billing.payment import PaymentStatus
 from billing.refund import RefundStatus
@@ -57,6 +57,11 @@ def at_refund_start(
             SearchAttributePair(NEEDS_ATTENTION, False),
         ]
     )
+
+
+def at_spend_start(request: SpendRequest) -> TypedSearchAttributes:
+    """What operators can search a spend of points by: it is over before a status could tell."""
+    return TypedSearchAttributes([SearchAttributePair(CUSTOMER_ID, request.user_id)])
 
 
 def refund_summary(request: RefundRequest) -> str:

@@ -16,6 +16,8 @@ from billing.points import (
     Clawback,
     ClawbackPolicy,
     ClawbackPreview,
+    LotKind,
+    PointsLot,
     PointsMovement,
     PointsTransaction,
     PurchaseStanding,
@@ -75,7 +77,7 @@ class Clawbacks:
         )
         if known is not None:
             return known
-        plan = await self._plan(purchase, amount_minor, policy, now)
+        plan, _ = await self._plan(purchase, amount_minor, policy, now)
         await self._connection.execute(
             insert(points_clawbacks).values(
                 refund_id=refund_id,
@@ -169,7 +171,11 @@ class Clawbacks:
         purchase = await self._purchase(payment_id)
         if purchase is None:
             return None
-        plan = await self._plan(purchase, amount_minor, policy, now)
+        plan, lots = await self._plan(purchase, amount_minor, policy, now)
+        kinds = {lot.id: lot.kind for lot in lots}
+        taken = dict.fromkeys(LotKind, 0)
+        for taking in plan.takings:
+            taken[kinds[taking.lot_id]] += taking.points
         balance = await self._connection.scalar(
             select(points_balances.c.balance).where(
                 points_balances.c.application == purchase.user.application,
@@ -179,6 +185,8 @@ class Clawbacks:
         return ClawbackPreview(
             amount=plan.amount_minor,
             points=plan.movement,
+            bonus=taken[LotKind.BONUS],
+            paid=taken[LotKind.PAID],
             owed=plan.owed,
             balance_after=(balance or 0) - plan.movement,
         )
@@ -214,7 +222,7 @@ class Clawbacks:
 
     async def _plan(
         self, purchase: _Purchase, amount_minor: int | None, policy: ClawbackPolicy, now: datetime
-    ) -> Clawback:
+    ) -> tuple[Clawback, list[PointsLot]]:
         standing = await self._standing(purchase)
         left = purchase.paid_minor - standing.refunded_minor
         amount = left if amount_minor is None else amount_minor
@@ -225,7 +233,7 @@ class Clawbacks:
                 param="amount",
             )
         lots = await self._book.lots(purchase.user, payment_id=purchase.payment_id)
-        return plan_clawback(lots, standing, amount, policy, now)
+        return plan_clawback(lots, standing, amount, policy, now), lots
 
     async def _purchase(self, payment_id: str) -> _Purchase | None:
         rows = await self._connection.execute(

@@ -18,6 +18,7 @@ from storage.attempts import Attempts
 from storage.attention import Attention
 from storage.claims import Claims
 from storage.clawbacks import Clawbacks
+from storage.customers import Customers
 from storage.disputes import Disputes
 from storage.events import Events
 from storage.inbox import Inbox
@@ -74,6 +75,10 @@ class UnitOfWork:
     @cached_property
     def receipts(self) -> Receipts:
         return Receipts(self.connection)
+
+    @cached_property
+    def customers(self) -> Customers:
+        return Customers(self.connection)
 
     @cached_property
     def points(self) -> Points:

@@ -49,7 +49,15 @@ from storage.payment_rows import (
     seal_next_action,
     seal_order,
 )
-from storage.tables import IS_OPEN, IS_UNFINISHED, attention, events, payment_attempts, payments
+from storage.tables import (
+    IS_OPEN,
+    IS_UNFINISHED,
+    attention,
+    customers,
+    events,
+    payment_attempts,
+    payments,
+)
 
 __all__ = ["AttemptRecord", "PaymentRecord", "Payments"]
 
@@ -79,7 +87,8 @@ class Payments:
         self._attempts = attempts
 
     async def insert(self, order: PaymentOrder, now: datetime) -> PaymentRecord:
-        """Write the row, its first attempt and its first event, unless they are there.
+        """Write the row, its first attempt and its first event, unless they are there, and the
+        customer at the first payment of theirs.
 
         One statement, all or nothing also outside a transaction.
         """
@@ -113,6 +122,16 @@ class Payments:
         with_attempt = (
             insert(payment_attempts).from_select(*_if_any(inserted, payment_attempts, attempt))
         ).cte("with_attempt")
+        customer = {
+            "application": order.application,
+            "user_id": order.user_id,
+            "created_at": order.created_at,
+        }
+        with_customer = (
+            postgresql.insert(customers)
+            .from_select(*_if_any(inserted, customers, customer))
+            .on_conflict_do_nothing()
+        ).cte("with_customer")
         created = event_values(
             order.payment_id,
             order.application,
@@ -130,7 +149,7 @@ class Payments:
         await self._connection.execute(
             insert(events)
             .from_select(*_if_any(inserted, events, {**created, "sequence": 1}))
-            .add_cte(with_attempt)
+            .add_cte(with_attempt, with_customer)
         )
         record = await self.find(order.payment_id)
         assert record is not None, "a row that was just inserted, or was there before"

@@ -23,8 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from billing.errors import IdempotencyKeyReused, InsufficientPoints, InvalidRequest
 from billing.identifiers import is_points_transaction_id
 from billing.points import (
+    HeldLot,
     LotKind,
     PointsBalance,
+    PointsHoldings,
     PointsMovement,
     PointsPurchase,
     PointsTransaction,
@@ -33,7 +35,7 @@ from billing.points import (
 from storage.clawbacks import Clawbacks
 from storage.paging import Page
 from storage.payments import Payments
-from storage.points_book import Balance, PointsBook, User, is_of, transaction_of
+from storage.points_book import Balance, PointsBook, User, is_of, lot_of, transaction_of
 from storage.points_tables import (
     CAN_FALL_DUE,
     HAS_REMAINING,
@@ -45,6 +47,11 @@ from storage.points_tables import (
 __all__ = ["Points", "User"]
 
 _MOVEMENTS: Final = {LotKind.PAID: PointsMovement.PURCHASE, LotKind.BONUS: PointsMovement.BONUS}
+
+_IS_OWN: Final = and_(
+    points_lots.c.application == points_balances.c.application,
+    points_lots.c.user_id == points_balances.c.user_id,
+)
 
 
 class Points:
@@ -160,15 +167,7 @@ class Points:
                 points_balances.c.debt,
                 cast(spendable, BigInteger).label("spendable"),
             )
-            .outerjoin_from(
-                points_balances,
-                points_lots,
-                and_(
-                    points_lots.c.application == points_balances.c.application,
-                    points_lots.c.user_id == points_balances.c.user_id,
-                    HAS_REMAINING,
-                ),
-            )
+            .outerjoin_from(points_balances, points_lots, and_(_IS_OWN, HAS_REMAINING))
             .where(is_of(points_balances.c, user))
             .group_by(points_balances.c.balance, points_balances.c.debt)
         )
@@ -180,6 +179,26 @@ class Points:
             balance=row["balance"],
             spendable=row["spendable"],
             owed=row["debt"],
+        )
+
+    async def holdings(self, user: User, now: datetime) -> PointsHoldings:
+        """As `balance`, with the lots behind it, as they stood at one moment."""
+        rows = await self._connection.execute(
+            select(points_balances.c.balance, points_balances.c.debt, points_lots)
+            .outerjoin_from(points_balances, points_lots, and_(_IS_OWN, HAS_REMAINING))
+            .where(is_of(points_balances.c, user))
+            .order_by(points_lots.c.id)
+        )
+        found = rows.mappings().all()
+        lots = [lot_of(row) for row in found if row["id"] is not None]
+        debt = found[0]["debt"] if found else 0
+        spendable = sum(lot.remaining for lot in lots if lot.is_spendable(now))
+        return PointsHoldings(
+            user_id=user.user_id,
+            balance=found[0]["balance"] if found else 0,
+            spendable=0 if debt else spendable,
+            owed=debt,
+            lots=[HeldLot.model_validate(lot, from_attributes=True) for lot in lots],
         )
 
     async def page(
@@ -199,6 +218,13 @@ class Points:
             has_more=has_more,
             next_cursor=found[limit - 1].id if has_more else None,
         )
+
+    async def find(self, transaction_id: str, application: str) -> PointsTransaction | None:
+        """A movement of this application's users, or None."""
+        row = await self._standing(transaction_id)
+        if row is None or row["application"] != application:
+            return None
+        return transaction_of(row)
 
     async def _place(self, user: User, cursor: str) -> int:
         place: int | None = None

@@ -105,7 +105,7 @@ class PointsBook:
             .where(is_of(points_lots.c, user), is_wanted)
             .order_by(points_lots.c.id)
         )
-        return [_lot(row) for row in rows.mappings()]
+        return [lot_of(row) for row in rows.mappings()]
 
     async def change_lot(self, lot_id: int, **changes: int) -> None:
         """Add to the lot's columns, or take from them."""
@@ -202,7 +202,8 @@ def transaction_of(row: RowMapping) -> PointsTransaction:
     )
 
 
-def _lot(row: RowMapping) -> PointsLot:
+def lot_of(row: RowMapping) -> PointsLot:
+    """From a row of the lots."""
     return PointsLot(
         id=row["id"],
         payment_id=row["payment_id"],

@@ -47,6 +47,15 @@ IS_REFUND_UNFINISHED: Final = text(f"status NOT IN ({_ENDED})")
 
 _FILTERED: Final = ("application", "status", "gateway", "type", "created_at", "id")
 
+customers: Final = Table(
+    "customers",
+    metadata,
+    Column("application", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    _instant("created_at"),
+    _instant("recorded_at", recorded=True),
+)
+
 payments: Final = Table(
     "payments",
     metadata,

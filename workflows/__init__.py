@@ -3,13 +3,21 @@
 from workflows.after import PaymentAfterWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundAfterWorkflow, RefundWorkflow
+from workflows.spend import PointsSpendWorkflow
 
-WORKFLOWS = [PaymentWorkflow, PaymentAfterWorkflow, RefundWorkflow, RefundAfterWorkflow]
+WORKFLOWS = [
+    PaymentWorkflow,
+    PaymentAfterWorkflow,
+    RefundWorkflow,
+    RefundAfterWorkflow,
+    PointsSpendWorkflow,
+]
 
 __all__ = [
     "WORKFLOWS",
     "PaymentAfterWorkflow",
     "PaymentWorkflow",
+    "PointsSpendWorkflow",
     "RefundAfterWorkflow",
     "RefundWorkflow",
 ]

@@ -1,4 +1,5 @@
-"""Points follow their money: credited as it is settled, taken back as a refund is reserved."""
+"""Points follow their money: credited as it is settled, taken back as a refund is reserved. A spend
+is one, however often it is asked for."""
 
 from datetime import timedelta
 
@@ -6,7 +7,9 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from activities.payment import PaymentActivities
+from activities.points import PointsActivities
 from activities.refund import RefundActivities
+from billing.identifiers import POINTS_TRANSACTION, make_id
 from billing.messages import (
     ClosePayment,
     OpenPayment,
@@ -15,9 +18,11 @@ from billing.messages import (
     ReserveRefund,
     SettlePayment,
     SettleRefund,
+    SpendPoints,
+    SpendRequest,
 )
 from billing.payment import Failure, GatewayName, PaymentStatus, PaymentType
-from billing.points import ClawbackPolicy, PointsPurchase
+from billing.points import ClawbackPolicy, PointsPurchase, PointsTransaction
 from billing.refund import RefundStatus
 from gateways.gateway import ObservedState, RefundObservation, RefundState
 from storage.database import Database
@@ -79,6 +84,19 @@ class Counter:
         )
         return standing.refund.status
 
+    async def spend(self, points: int, *, minutes: int = 0) -> PointsTransaction:
+        """The same spend each time, `minutes` later."""
+        request = SpendRequest(
+            transaction_id=make_id(POINTS_TRANSACTION, 1, b"\x03" * 10),
+            application=USER.application,
+            user_id=USER.user_id,
+            points=points,
+            reason="a hint",
+            created_at=NOW,
+        )
+        now = NOW + timedelta(minutes=minutes)
+        return await PointsActivities(self.database).spend(SpendPoints(request=request, now=now))
+
     async def balance(self) -> int:
         account = await look(self.database, USER)
         account.require_agreement()
@@ -137,3 +155,19 @@ async def test_the_deployments_policy_decides_where_points_are_spent(counter: Co
     refund = (await counter.reserve(ClawbackPolicy.DEBT)).refund
     assert refund.amount == AMOUNT - AMOUNT // 4
     assert await counter.balance() == -90
+
+
+class TestSpend:
+    async def test_a_repeat_spends_once(self, counter: Counter) -> None:
+        await counter.pay()
+        first, again = [await counter.spend(90, minutes=turn) for turn in range(2)]
+        assert first == again
+        assert (first.amount, first.balance_after, first.created_at) == (-90, 30, NOW)
+        assert await counter.balance() == 30
+
+    async def test_more_than_there_is_is_refused_for_good(self, counter: Counter) -> None:
+        await counter.pay()
+        with pytest.raises(ApplicationError, match="120 points can be spent") as refused:
+            await counter.spend(121)
+        assert (refused.value.type, refused.value.non_retryable) == ("insufficient_points", True)
+        assert await counter.balance() == 120

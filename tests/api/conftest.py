@@ -116,6 +116,17 @@ def order(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (body | changes).items() if value is not ...}
 
 
+def purchase(**changes: Any) -> dict[str, Any]:
+    body = {
+        "user_id": "user_1",
+        "package": "points_500",
+        "currency": "CNY",
+        "gateway": "alipay",
+        "method": "qr",
+    }
+    return {name: value for name, value in (body | changes).items() if value is not ...}
+
+
 @pytest.fixture(scope="package")
 async def stack_database(
     postgres_server: PostgresServer, template_urls: DatabaseUrls, cipher: Cipher

@@ -8,7 +8,7 @@ import pytest
 
 from api.authentication import Caller
 from storage.keys import Scope
-from tests.api.conftest import Shop, Stack, order
+from tests.api.conftest import Shop, Stack, order, purchase
 from tests.api.test_validation import check_problem
 
 NO_REFUND = "ref_01h455vb4pex5vsknk084sn02q"
@@ -21,12 +21,20 @@ SCOPE_OF = {
     "switch_payment": Scope.WRITE,
     "refresh_payment": Scope.WRITE,
     "review_payment": Scope.OPERATE,
+    "purchase_points": Scope.WRITE,
+    "spend_points": Scope.WRITE,
+    "read_points": Scope.READ,
+    "list_points_transactions": Scope.READ,
+    "read_customer": Scope.READ,
+    "preview_refund": Scope.READ,
     "list_payments": Scope.READ,
     "read_stats": Scope.READ,
     "list_events": Scope.READ,
     "read_pricing": Scope.READ,
     "create_token": Scope.READ,
 }
+OF_PAYMENT = ("create_token", "create_refund", "preview_refund")
+"""Those that name a payment in their body."""
 OPEN_TO_ALL = {
     "stripe_webhook",
     "alipay_webhook",
@@ -50,13 +58,16 @@ def request_of(operation_id: str, method: str, path: str, payment_id: str) -> di
     body = {
         "create_payment": order(),
         "create_token": {"payment_id": payment_id},
+        "preview_refund": {"payment_id": payment_id},
         "create_refund": {"payment_id": payment_id, "reason": "the matrix asks"},
         "switch_payment": {"gateway": "wechatpay", "method": "native"},
+        "purchase_points": purchase(),
+        "spend_points": {"user_id": "user_1", "points": 1, "reason": "the matrix asks"},
         "review_payment": {"action": "close", "reason": "the matrix asks"},
     }.get(operation_id)
     headers = {"Idempotency-Key": f"matrix-{payment_id}"} if method == "post" else {}
     params = {"wait_seconds": 0} if operation_id == "list_events" else None
-    url = path.replace("{payment_id}", payment_id).replace("{refund_id}", NO_REFUND)
+    url = path.format(payment_id=payment_id, refund_id=NO_REFUND, user_id="user_1")
     return {"method": method, "url": url, "json": body, "headers": headers, "params": params}
 
 
@@ -97,7 +108,7 @@ async def test_no_route_serves_who_may_not(shop: Shop, other_shop: Shop, operati
         check_problem(await former.request(**request), 401)
 
     answer = await other_shop.http.request(**request)
-    if "{payment_id}" in path or operation_id in ("create_token", "create_refund"):
+    if "{payment_id}" in path or operation_id in OF_PAYMENT:
         check_problem(answer, 404)
     else:
         assert payment_id not in answer.text

@@ -15,6 +15,7 @@ from gateways.gateway import (
     RefundObservation,
     RefundOrder,
     RefundState,
+    Refused,
 )
 from tests.fixtures.house import House
 
@@ -81,6 +82,13 @@ class RefusesOneRefund(StandIn):
     def _refusal(self) -> RefundObservation:
         failure = Failure(code="refund_refused", message="this account gives nothing back")
         return RefundObservation(RefundState.FAILED, "refused", failure=failure)
+
+
+class RefusesOrders(StandIn):
+    """The gateway will not have any order."""
+
+    async def open(self, order: Order) -> OpenOutcome:
+        return Refused(Failure(code="order_refused", message="this merchant may not sell"))
 
 
 class SilentToOpen(StandIn):

@@ -23,6 +23,7 @@ DISPUTES: Final = "dispute.settle"
 SWITCH: Final = "payment.switch"
 ASK_REFUND: Final = "refund.ask"
 SETTLE_REFUND: Final = "refund.settle"
+SPEND: Final = "points.spend"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
@@ -43,7 +44,10 @@ PLACES: Final = {
     SETTLE_REFUND: ("before", "before_query_refund", "after_query_refund", "after"),
     END: ("before", "after"),
     FLAG: ("before", "after"),
+    SPEND: ("before", "before_commit", "after"),
 }
+REFUSED_SPEND: Final = ("before",)
+"""The places of a spend that is refused: past them nothing happens that could be lost."""
 JOURNEYS: Final = {
     "paid": (OPEN, SETTLE),
     "canceled": (OPEN, CLOSE),

@@ -14,6 +14,8 @@ from typing import Any
 from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from billing.messages import SpendRequest
+from billing.points import PointsTransaction
 from gateways.gateway import (
     DisputeObservation,
     Gateway,
@@ -23,6 +25,7 @@ from gateways.gateway import (
     RefundObservation,
     RefundOrder,
 )
+from storage.points import Points, User
 
 _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 """Whether this run of `payment.close` has had its close answered: its next query is the second."""
@@ -32,10 +35,10 @@ _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
     within it, the call being `open`, `query`, `close`, `requery` (the query after a close),
-    `refund`, `query_refund` or `list_disputes`.
+    `refund`, `query_refund` or `list_disputes`; a spend of points has `before_commit`.
 
-    `owner` is the one payment or refund that is to meet it, by its id, or by its user's id where a
-    payment has none yet. It determines the gateway.
+    `owner` is the one payment, refund or spend that is to meet it, by its id, or by its user's id
+    where it has none yet. It determines the gateway.
     """
 
     activity: str
@@ -116,9 +119,24 @@ def _owners_of(request: Any) -> tuple[str, ...]:
     if order is not None and hasattr(order, "payment_id"):
         return (order.payment_id, order.user_id)
     wanted = getattr(request, "request", None)
+    if isinstance(wanted, SpendRequest):
+        return (wanted.transaction_id, wanted.user_id)
     if wanted is not None:
         return (wanted.payment_id, wanted.refund_id)
     return (getattr(request, "payment_id", None) or request.refund_id,)
+
+
+def crash_spends(points: CrashPoints) -> None:
+    """Make `before_commit` a place in every spend of this process: all of it is written, and
+    nothing committed."""
+    spend = Points.spend
+
+    async def crashing(self: Points, user: User, transaction_id: str, *rest: Any) -> Any:
+        spent: PointsTransaction = await spend(self, user, transaction_id, *rest)
+        points.reached("before_commit", transaction_id, user.user_id)
+        return spent
+
+    setattr(Points, spend.__name__, crashing)
 
 
 class CrashingGateway(Gateway):

@@ -9,9 +9,9 @@ through a worker that is not the one that died.
 
 `payment.open`, `payment.settle`, `payment.close`, `payment.switch`, `dispute.settle` and, where
 money came late, `refund.ask` and `refund.settle` die before, inside (before and after each call to
-the gateway) and after; `payment.end` and `payment.flag`, which call no
-gateway, before and after, the gateway being out of reach; the workflows' own workers die, all at
-once, under payments at every stage of their lives.
+the gateway) and after; `payment.end` and `payment.flag`, which call no gateway, before and after,
+the gateway being out of reach; `points.spend` before, before its commit and after, and before a
+refusal; the workflows' own workers die, all at once, under payments at every stage of their lives.
 
 Of refunds, `refund.reserve` dies before and after, `refund.ask` and `refund.settle` before, inside
 and after; on Stripe `refund.settle` dies also under a refund that the bank sends back.
@@ -34,7 +34,7 @@ from audit.truth import SandboxTruth
 from billing.payment import GatewayName, PaymentMethod
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
-from tests.faults.cells import END, FLAG, METHODS, PLACES, gateway_cells
+from tests.faults.cells import END, FLAG, METHODS, PLACES, REFUSED_SPEND, SPEND, gateway_cells
 from tests.faults.crash_points import CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.matrix import Matrix
@@ -101,11 +101,14 @@ async def test_the_core_workers_die(scene: Scene, request: pytest.FixtureRequest
         canceled.extend((before, after))
 
     work = {f"{method} out of reach": out_of_reach(gateway, method) for gateway, method in METHODS}
+    work |= {f"spent {place}": matrix.play_spend(place, 30, 201) for place in PLACES[SPEND]}
+    work |= {f"refused {place}": matrix.play_spend(place, 551, 409) for place in REFUSED_SPEND}
     await _all_of(work | {"core lost": matrix.lose_core()}, scene.workers)
     assert (await scene.house.sandbox.control.delete("/control/faults")).status_code == 200
     for payment_id in canceled:
         await matrix.let_die(payment_id)
-    assert len(scene.points.fired) - fired_before == 3 * len(METHODS)
+    spends = len(PLACES[SPEND]) + len(REFUSED_SPEND)
+    assert len(scene.points.fired) - fired_before == 3 * len(METHODS) + spends
     await _hold_promises(scene, request)
 
 

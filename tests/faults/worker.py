@@ -26,7 +26,12 @@ from embedded.tether import die_with
 from gateways.registry import build_gateways
 from runtime.logs import configure_logs
 from runtime.settings import load_settings
-from tests.faults.crash_points import CrashingGateway, CrashInterceptor, CrashPoints
+from tests.faults.crash_points import (
+    CrashingGateway,
+    CrashInterceptor,
+    CrashPoints,
+    crash_spends,
+)
 from worker import run
 
 CORE = "core"
@@ -55,6 +60,7 @@ class Keeper:
             name: CrashingGateway(gateway, self._points)
             for name, gateway in build_gateways(self._settings).items()
         }
+        crash_spends(self._points)
         configure_logs("worker", self._settings.log_level)
         for module in _LOADED_LATE:
             importlib.import_module(module)

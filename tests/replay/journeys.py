@@ -1,4 +1,4 @@
-"""The journeys of a payment whose histories are kept, each played through the whole house."""
+"""The journeys of payments and spends whose histories are kept, each through the whole house."""
 
 import asyncio
 import contextlib
@@ -23,6 +23,7 @@ from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
 from tests.fixtures.house import House
 from tests.replay import rails
+from tests.replay.spends import spent
 from tests.replay.steps import PATIENCE_SECONDS, Journey, Json, Refusing, ended, lie, mend, opened
 
 # Past the first poll, or chance would decide whether that one comes before the deadline.
@@ -358,4 +359,5 @@ JOURNEYS: Final[dict[str, Journey]] = {
     "disputed-at-once": Journey(_disputed_at_once),
     "watched-to-no-end": Journey(_watched_to_no_end),
     **rails.JOURNEYS,
+    "spent": Journey(spent),
 }

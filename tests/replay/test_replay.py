@@ -22,6 +22,7 @@ from billing.messages import (
     PAYMENT_WORKFLOW,
     REFUND_AFTER_WORKFLOW,
     REFUND_WORKFLOW,
+    SPEND_WORKFLOW,
     AfterInput,
     PaymentEnded,
     PaymentOrder,
@@ -29,6 +30,8 @@ from billing.messages import (
     RefundEnded,
     RefundRequest,
     ReviewDecision,
+    SpendEnded,
+    SpendRequest,
 )
 from billing.payment import PaymentStatus
 from billing.refund import RefundStatus
@@ -36,7 +39,7 @@ from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
-from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE, SWITCH
+from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE, SPEND, SWITCH
 from tests.faults.refund_matrix import ASK, RESERVE
 from tests.faults.refund_matrix import SETTLE as SETTLE_REFUND
 from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
@@ -47,6 +50,7 @@ from workflows import (
     WORKFLOWS,
     PaymentAfterWorkflow,
     PaymentWorkflow,
+    PointsSpendWorkflow,
     RefundAfterWorkflow,
     RefundWorkflow,
 )
@@ -55,10 +59,11 @@ HISTORIES = sorted(file.stem for file in FOLDER.glob("*.json"))
 REFUND_HISTORIES = sorted(file for name in REFUND_JOURNEYS for file in files_of(name))
 REFUND_AFTERS = [name for name in REFUND_HISTORIES if name.endswith("-after")]
 REFUNDS = [name for name in REFUND_HISTORIES if name not in REFUND_AFTERS]
-PAYMENT_HISTORIES = [name for name in HISTORIES if name not in REFUND_HISTORIES]
+SPENDS = [name for name in HISTORIES if name.startswith("spent")]
+PAYMENT_HISTORIES = [name for name in HISTORIES if name not in (*REFUND_HISTORIES, *SPENDS)]
 AFTERS = [name for name in PAYMENT_HISTORIES if name.endswith("-after")]
 PAYMENTS = [name for name in PAYMENT_HISTORIES if name not in AFTERS]
-ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, SWITCH, RESERVE, ASK, SETTLE_REFUND}
+ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, SWITCH, RESERVE, ASK, SETTLE_REFUND, SPEND}
 UPDATES = {"create", "cancel", "refresh", "review", "switch"}
 READABLE = b"ask again"
 """Why the operator of `parked-then-settled` decided as they did."""
@@ -168,6 +173,16 @@ class LooksAtRefundsTwice(RefundAfterWorkflow):
         return await super().run(after)
 
 
+@workflow.defn(name=SPEND_WORKFLOW)
+class SpendsTwice(PointsSpendWorkflow):
+    """One activity more."""
+
+    @workflow.run
+    async def run(self, request: SpendRequest) -> SpendEnded:
+        await super().run(request)
+        return await super().run(request)
+
+
 async def replay(
     history: WorkflowHistory, converter: DataConverter = pydantic_data_converter
 ) -> None:
@@ -207,6 +222,10 @@ class TestChangesThatBreakPaymentsUnderWay:
     @pytest.mark.parametrize("name", AFTERS)
     async def test_an_activity_more(self, name: str) -> None:
         await diverges(LooksTwice, name)
+
+    @pytest.mark.parametrize("name", SPENDS)
+    async def test_a_spend_more(self, name: str) -> None:
+        await diverges(SpendsTwice, name)
 
 
 class TestChangesThatBreakRefundsUnderWay:

@@ -249,13 +249,13 @@ class TestPreview:
                 return await work.clawbacks.preview(order.payment_id, amount, policy, NOW)
 
         assert await preview(P.REFUSE, 250) == ClawbackPreview(
-            amount=250, points=30, owed=0, balance_after=0
+            amount=250, points=30, bonus=20, paid=10, owed=0, balance_after=0
         )
         assert await preview(P.REDUCE, None) == ClawbackPreview(
-            amount=250, points=30, owed=0, balance_after=0
+            amount=250, points=30, bonus=20, paid=10, owed=0, balance_after=0
         )
         assert await preview(P.DEBT, None) == ClawbackPreview(
-            amount=1000, points=120, owed=90, balance_after=-90
+            amount=1000, points=120, bonus=20, paid=10, owed=90, balance_after=-90
         )
         with pytest.raises(PointsAlreadySpent):
             await preview(P.REFUSE, None)

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,21 @@ async def test_going_back_does_not_drop_disputes_unasked(empty_url: str, cipher:
     assert rows(empty_url, "SELECT count(*) FROM disputes") == [(1,)]
     await asyncio.to_thread(migrate, empty_url, "0002", discard=True)
     assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
+
+
+async def test_who_had_paid_before_is_a_customer_since_then(empty_url: str, cipher: Cipher) -> None:
+    await asyncio.to_thread(migrate, empty_url)
+    database = Database(empty_url, cipher)
+    async with database.begin() as work:
+        for user_id, days in (("first", 1), ("second", 0), ("first", 0), ("first", 2)):
+            await work.payments.insert(
+                make_order(user_id=user_id, created_at=NOW + timedelta(days=days)), NOW
+            )
+    await database.dispose()
+    await asyncio.to_thread(migrate, empty_url, "0006")
+    await asyncio.to_thread(migrate, empty_url)
+    found = rows(empty_url, "SELECT user_id, created_at FROM customers ORDER BY user_id")
+    assert found == [("first", NOW), ("second", NOW)]
 
 
 def test_an_unknown_revision_changes_nothing(empty_url: str) -> None:

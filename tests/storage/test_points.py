@@ -7,12 +7,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from billing.errors import IdempotencyKeyReused, InsufficientPoints, InvalidRequest
-from billing.points import PointsBalance, PointsMovement
+from billing.points import ClawbackPolicy, LotKind, PointsBalance, PointsMovement
 from storage.database import Database
 from storage.ledger import Balance
 from storage.points import User
 from tests.storage.points_samples import buy, look, make_transaction_id, make_user, spend
-from tests.storage.samples import NOW
+from tests.storage.samples import NOW, reserve
 
 M = PointsMovement
 DAY = timedelta(days=1)
@@ -236,6 +236,47 @@ async def test_anothers_cursor_is_refused(database: Database) -> None:
     async with database.begin() as work:
         with pytest.raises(InvalidRequest, match="cursor"):
             await work.points.page(make_user(), limit=2, cursor=theirs.id)
+
+
+async def test_holdings_are_the_balance_and_the_lots_behind_it(database: Database) -> None:
+    user = make_user()
+    async with database.begin() as work:
+        nothing = await work.points.holdings(user, NOW)
+    assert (nothing.balance, nothing.spendable, nothing.owed, nothing.lots) == (0, 0, 0, [])
+    await buy(database, user, 100, 20, days=1)
+    await buy(database, user, 50)
+    await spend(database, user, 110)
+    for now, spendable in ((NOW, 60), (NOW + DAY, 50)):
+        async with database.begin() as work:
+            found = await work.points.holdings(user, now)
+            assert await work.points.balance(user, now) == PointsBalance(
+                **found.model_dump(exclude={"lots"})
+            )
+        assert (found.balance, found.spendable) == (60, spendable)
+        assert [(lot.kind, lot.granted, lot.remaining, lot.expires_at) for lot in found.lots] == [
+            (LotKind.BONUS, 20, 10, NOW + DAY),
+            (LotKind.PAID, 50, 50, None),
+        ]
+
+
+async def test_in_debt_nothing_of_the_lots_can_be_spent(database: Database) -> None:
+    user = make_user()
+    order = await buy(database, user, 100)
+    await spend(database, user, 100)
+    await reserve(database, order, clawback=ClawbackPolicy.DEBT)
+    async with database.begin() as work:
+        found = await work.points.holdings(user, NOW)
+    assert (found.balance, found.spendable, found.owed, found.lots) == (-100, 0, 100, [])
+
+
+async def test_a_movement_is_found_by_its_own_application(database: Database) -> None:
+    user = make_user()
+    await buy(database, user, 100)
+    spent = await spend(database, user, 1)
+    async with database.begin() as work:
+        assert await work.points.find(spent.id, user.application) == spent
+        assert await work.points.find(spent.id, "another") is None
+        assert await work.points.find(make_transaction_id(), user.application) is None
 
 
 class TestPostgresItself:

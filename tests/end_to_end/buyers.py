@@ -1,0 +1,65 @@
+"""Users who buy points over HTTP, spend them and look at what is left."""
+
+import secrets
+from typing import Any
+
+import httpx
+
+from tests.fixtures.house import BASE, METHODS, House
+
+PACKAGE = "points_500"
+POINTS, BONUS = 500, 50
+
+
+def make_user() -> str:
+    return f"buyer_{secrets.token_hex(6)}"
+
+
+async def order_points(house: House, gateway: str, user_id: str) -> dict[str, Any]:
+    """A purchase of the package that waits for its payer."""
+    method, currency = METHODS[gateway]
+    answer = await house.api.post(
+        f"{BASE}/points/purchase",
+        json={
+            "user_id": user_id,
+            "package": PACKAGE,
+            "currency": currency,
+            "gateway": gateway,
+            "method": method,
+        },
+        headers={"Idempotency-Key": secrets.token_hex(16)},
+    )
+    assert answer.status_code in (201, 202), answer.text
+    return await house.until_status(answer.json()["id"], "requires_action")
+
+
+async def buy_points(house: House, gateway: str, user_id: str) -> dict[str, Any]:
+    payment = await order_points(house, gateway, user_id)
+    await house.pay(payment)
+    payment = await house.until_status(payment["id"])
+    assert payment["status"] == "succeeded"
+    return payment
+
+
+async def spend(house: House, user_id: str, points: int, key: str | None = None) -> httpx.Response:
+    return await house.api.post(
+        f"{BASE}/points/spend",
+        json={"user_id": user_id, "points": points, "reason": "a hint"},
+        headers={"Idempotency-Key": key or secrets.token_hex(16)},
+    )
+
+
+async def holdings(house: House, user_id: str) -> dict[str, Any]:
+    answer = await house.api.get(f"{BASE}/points/{user_id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def movements(house: House, user_id: str) -> list[tuple[str, int, int]]:
+    """Kind, amount and balance after, oldest first."""
+    answer = await house.api.get(f"{BASE}/points/{user_id}/transactions", params={"limit": 100})
+    assert answer.status_code == 200, answer.text
+    page = answer.json()
+    assert not page["has_more"]
+    return [(one["kind"], one["amount"], one["balance_after"]) for one in page["data"][::-1]]
