@@ -125,10 +125,11 @@ async def _run(house: House, race: Race, count: int, progress: Callable[[str], N
     progress(f"{race.__name__}: {dict(outcomes)}")
 
 
-@pytest.mark.parametrize("race", [pay_against_cancel, two_rails])
-async def test_races(house: House, race: Race, request: pytest.FixtureRequest) -> None:
+async def test_races(house: House, request: pytest.FixtureRequest) -> None:
     line = request.config.get_terminal_writer().line
-    await _run(house, race, RACES_OF_EACH, line)
+    await asyncio.gather(
+        *(_run(house, race, RACES_OF_EACH, line) for race in (pay_against_cancel, two_rails))
+    )
 
 
 @pytest.mark.soak
