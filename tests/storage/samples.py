@@ -67,6 +67,12 @@ async def take(database: Database, **changed: Any) -> PaymentOrder:
 async def take_twice(database: Database, **changed: Any) -> PaymentOrder:
     """As `take`, and a second attempt has brought the same amount, which is not kept."""
     order = await take(database, **changed)
+    await receive_again(database, order)
+    return order
+
+
+async def receive_again(database: Database, order: PaymentOrder) -> None:
+    """A second attempt has brought the same amount, which is not kept."""
     async with database.begin() as work:
         await work.attempts.replace(
             order.payment_id, 2, order.gateway, order.method, order.expires_at, NOW
@@ -82,7 +88,6 @@ async def take_twice(database: Database, **changed: Any) -> PaymentOrder:
             kept=False,
             now=NOW,
         )
-    return order
 
 
 def make_dispute(

@@ -10,7 +10,7 @@ from billing.refund import RefundCause, RefundStatus
 from storage.database import Database
 from storage.points import User
 from tests.storage.points_samples import Account, buy, fail_refund, look, make_user, spend
-from tests.storage.samples import NOW, make_refund_id, reserve, take, take_twice
+from tests.storage.samples import NOW, make_refund_id, receive_again, reserve, take
 
 M = PointsMovement
 P = ClawbackPolicy
@@ -108,9 +108,8 @@ async def test_a_payment_without_points_takes_none(database: Database) -> None:
 async def test_money_returned_takes_no_points(database: Database) -> None:
     user = make_user()
     order = await buy(database, user, 100)
-    twice = await take_twice(database, application="shop")
-    await reserve(database, twice, attempt=2, cause=RefundCause.RETURNED)
-    returned = await reserve(database, order, attempt=1, cause=RefundCause.RETURNED)
+    await receive_again(database, order)
+    returned = await reserve(database, order, attempt=2, cause=RefundCause.RETURNED)
     assert await remaining(database, user) == [100]
     await fail_refund(database, returned.refund.id)
     assert await remaining(database, user) == [100]

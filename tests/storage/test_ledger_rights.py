@@ -21,6 +21,7 @@ ALLOWED = {
     "payments": {"SELECT", "INSERT", "UPDATE"},
     "refunds": {"SELECT", "INSERT", "UPDATE"},
     "disputes": {"SELECT", "INSERT", "UPDATE"},
+    "customers": {"SELECT", "INSERT"},
     "payment_attempts": {"SELECT", "INSERT", "UPDATE"},
     "receipts": {"SELECT", "INSERT"},
     "reviews": {"SELECT", "INSERT"},
