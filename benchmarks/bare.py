@@ -5,7 +5,7 @@ update answered after the first, a timer, a signal, two upserts of search attrib
 time-outs. `Plain` has two activities on the workflow's own queue and neither timer nor attributes.
 `RefundShape` has what the plain refund has: one activity on the workflow's own queue and two on a
 gateway's, an update answered after the second, its timer, a signal, two upserts. `BareSpend` has
-what a spend of points has: one activity on the workflow's own queue, and an update answered after it.
+what a spend of points has: one activity on the workflow's own queue, an update answered after it.
 """
 
 import contextlib
