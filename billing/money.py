@@ -9,7 +9,9 @@ MAX_AMOUNT_MINOR: Final = 99_999_999
 _EXPONENT_OTHER_THAN_TWO: Final = {
     **dict.fromkeys(
         ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI",
-         "VND", "VUV", "XAF", "XOF", "XPF"),
+         "VND", "VUV", "XAF", "XOF", "XPF",
+         # Points, a commodity of our own in the same ledger.
+         "PTS"),
         0,
     ),
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),

@@ -38,6 +38,7 @@ _COLUMNS: Final = (
     "refunded",
     "returned",
     "dispute",
+    "points",
 )
 
 
@@ -124,6 +125,7 @@ def _side_by_side(shop: Shop, gateways: list[str]) -> Iterator[Coroutine[Any, An
         journeys.refunded_in_part,
         journeys.refunded_in_full,
         journeys.paid_on_two_rails,
+        journeys.points_spent_and_taken_back,
     ):
         for gateway in gateways:
             yield play(shop, gateway)
@@ -151,6 +153,7 @@ async def _story(told: list[Journey], database: Database) -> Table:
             _money(payment["amount_refunded"], payment["currency"]),
             _money(journey.returned, payment["currency"]),
             journey.dispute or "-",
+            "-" if journey.points is None else str(journey.points),
         )
     return table
 

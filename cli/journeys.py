@@ -19,6 +19,9 @@ _RETURNED: Final = "payment.receipt_returned"
 # More than a demo's journey asks for.
 _REFUSALS_TO_CLOSE: Final = 20
 
+_PACKAGE: Final = "points_500"
+_SPENT_POINTS: Final = 100
+
 METHODS: Final = {
     "stripe": ("card", "USD"),
     "alipay": ("qr", "CNY"),
@@ -40,7 +43,7 @@ class Journey:
     """What happened, and what it should have come to; amounts in minor units.
 
     `payment` is as the API last told it; `returned` is what the API's events say went back because
-    no payment waited for it.
+    no payment waited for it; `points` is its user's balance, where it was made for points.
     """
 
     story: str
@@ -50,6 +53,8 @@ class Journey:
     returned: int = 0
     expected_returned: int = 0
     expected_dispute: str | None = None
+    points: int | None = None
+    expected_points: int | None = None
 
     @property
     def dispute(self) -> str | None:
@@ -63,11 +68,13 @@ class Journey:
             self.payment["amount_refunded"],
             self.returned,
             self.dispute,
+            self.points,
         ) == (
             self.expected,
             self.expected_refunded,
             self.expected_returned,
             self.expected_dispute,
+            self.expected_points,
         )
 
 
@@ -110,6 +117,41 @@ class Shop:
                 payment["id"], lambda now: now["next_action"]["type"] != "none"
             )
         return payment
+
+    async def buy_points(self, gateway: str, user_id: str) -> dict[str, Any]:
+        """A payment for a package of points, with instructions for its payer."""
+        method, currency = METHODS[gateway]
+        order = {
+            "user_id": user_id,
+            "package": _PACKAGE,
+            "currency": currency,
+            "gateway": gateway,
+            "method": method,
+        }
+        payment = await self._post("/points/purchase", order)
+        return await self.until(payment["id"], lambda now: now["next_action"]["type"] != "none")
+
+    async def spend(self, user_id: str, points: int) -> int:
+        """The balance afterwards."""
+        spent = await self._post(
+            "/points/spend", {"user_id": user_id, "points": points, "reason": "A sticker"}
+        )
+        return int(spent["balance_after"])
+
+    async def preview(self, payment: dict[str, Any], amount: int) -> int:
+        """The balance of points that a refund of so much would leave."""
+        preview = await self._post(
+            "/refund/preview", {"payment_id": payment["id"], "amount": amount}
+        )
+        return int(preview["points"]["balance_after"])
+
+    async def points_of(self, user_id: str) -> int:
+        answer = await self.api.get(f"{_BASE}/points/{user_id}")
+        return int(_taken(answer)["balance"])
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Idempotency-Key": secrets.token_hex(16)}
+        return _taken(await self.api.post(f"{_BASE}{path}", headers=headers, json=body))
 
     async def switch(self, payment: dict[str, Any], gateway: str) -> dict[str, Any]:
         """The payment with the instructions of the other gateway."""
@@ -299,6 +341,26 @@ async def paid_on_two_rails(shop: Shop, gateway: str) -> Journey:
         "succeeded",
         returned=returned,
         expected_returned=_AMOUNT,
+    )
+
+
+async def points_spent_and_taken_back(shop: Shop, gateway: str) -> Journey:
+    """Half of their price is refunded: as many points go as the preview said."""
+    user_id = f"demo_{secrets.token_hex(8)}"
+    payment = await shop.buy_points(gateway, user_id)
+    await shop.pay(payment)
+    payment = await shop.until_ended(payment["id"])
+    await shop.spend(user_id, _SPENT_POINTS)
+    half = payment["amount"] // 2
+    expected = await shop.preview(payment, half)
+    await shop.refund(payment, half)
+    return Journey(
+        "points spent, taken back",
+        await shop.read(payment["id"]),
+        "succeeded",
+        half,
+        points=await shop.points_of(user_id),
+        expected_points=expected,
     )
 
 
