@@ -282,7 +282,7 @@ class Matrix:
             )
         await self._command_cancel(payment_id)
         await self._until(payment_id, PaymentStatus.CANCELED)
-        owner = payment_id if cell.activity == SETTLE else return_id(payment_id, 1)
+        owner = payment_id if cell.activity == SETTLE else return_id(payment_id, payment["attempt"])
         async with self._killing[cell.gateway]:
             self._points.arm(cell.point(owner))
             await self._house.pay(payment)
