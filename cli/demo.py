@@ -18,7 +18,8 @@ from audit.report import run_all
 from audit.truth import SandboxTruth
 from billing.money import format_minor
 from cli import journeys
-from cli.journeys import METHODS, Journey, JourneyFailed, Shop
+from cli.journeys import Journey
+from cli.shop import METHODS, JourneyFailed, Shop
 from embedded.errors import StackRefused
 from embedded.options import StackOptions
 from embedded.stack import Stack, interruptible
