@@ -5,7 +5,8 @@ BillingError
 │   ├── CardNumberRefused     a card number where free text is expected
 │   ├── CurrencyNotSupported  this gateway does not take that currency
 │   ├── GatewayNotConfigured  the gateway has no keys on this deployment
-│   └── MethodNotSupported    the gateway does not offer that method
+│   ├── MethodNotSupported    the gateway does not offer that method
+│   └── PlanNotOffered        no such tier on sale, or not in that currency
 ├── PaymentNotFound           no such payment
 ├── PaymentNotRefundable      unpaid, too old or refunded too often for its gateway
 ├── RefundExceedsPayment      more than is left of what was captured
@@ -63,6 +64,10 @@ class GatewayNotConfigured(InvalidRequest):
 
 class MethodNotSupported(InvalidRequest):
     code = "method_not_supported"
+
+
+class PlanNotOffered(InvalidRequest):
+    code = "plan_not_offered"
 
 
 class PaymentNotFound(BillingError):
