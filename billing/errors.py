@@ -19,6 +19,10 @@ BillingError
 ├── SwitchRefused             the gateway that was to be switched to will not take the order
 ├── SwitchUnanswered          it gave no answer; the old way to pay stays open
 ├── NothingToReturn           no money came in that is not kept, on its way back or returned
+├── SubscriptionNotFound      no such subscription
+├── SubscriptionEnded         canceled or expired: nothing about it changes any more
+├── SubscriptionNotChangeable its state does not allow the change
+├── SubscriptionNotResumable  neither paused nor about to end
 ├── IdempotencyKeyReused      the key was used for another request
 └── GatewayError              what a call to a gateway can come to, apart from an answer
     ├── OutcomeUnknown        nobody knows whether it took effect; ask under the same number
@@ -116,6 +120,22 @@ class SwitchUnanswered(BillingError):
 
 class NothingToReturn(BillingError):
     code = "nothing_to_return"
+
+
+class SubscriptionNotFound(BillingError):
+    code = "subscription_not_found"
+
+
+class SubscriptionEnded(BillingError):
+    code = "subscription_ended"
+
+
+class SubscriptionNotChangeable(BillingError):
+    code = "subscription_not_changeable"
+
+
+class SubscriptionNotResumable(BillingError):
+    code = "subscription_not_resumable"
 
 
 class IdempotencyKeyReused(BillingError):

@@ -132,7 +132,7 @@ def preview(lines: Iterable[Line], currency: str, *, balance: int = 0, minimum: 
     back goes onto the balance, and so does what is below `minimum`, the least a gateway charges:
     it is owed with the next charge.
     """
-    told = [line for line in lines if line.amount != 0 or line.code is LineCode.TRIAL]
+    told = [line for line in lines if line.amount]
     gross = sum(line.amount for line in told)
     due = gross - balance
     total = due if due >= minimum else 0
