@@ -44,19 +44,23 @@ def updated(subscription: Subscription, at: datetime, **changed: Any) -> Subscri
 
 
 def cost_of_period(plan: Plan, period: Period, balance: int, minimum: int) -> Preview:
+    """What a whole period costs, with what the balance does to it."""
     line = charge_for_period(plan.amount, period)
     return preview([line], plan.currency, balance=balance, minimum=minimum)
 
 
 def paid_stretch(plan: Plan, period: Period) -> PaidStretch | None:
+    """What is paid once a period is: nothing for a trial."""
     return PaidStretch.of(period, plan.amount) if period.number else None
 
 
 def whole_second(at: datetime) -> datetime:
+    """Decisions are made in whole seconds, as the calendar and proration count them."""
     return at.replace(microsecond=0)
 
 
 def require_alive(subscription: Subscription) -> None:
+    """Raises SubscriptionEnded."""
     if subscription.status.is_terminal:
         raise SubscriptionEnded(f"it is {subscription.status}")
 
@@ -64,6 +68,8 @@ def require_alive(subscription: Subscription) -> None:
 def require_running(
     subscription: Subscription, at: datetime, *statuses: SubscriptionStatus
 ) -> None:
+    """Raises SubscriptionEnded, and SubscriptionNotChangeable in any but those states, or where the
+    period is over."""
     require_alive(subscription)
     if subscription.status not in statuses:
         raise SubscriptionNotChangeable(f"it is {subscription.status}")

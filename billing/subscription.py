@@ -1,8 +1,7 @@
 """A subscription: its words, its state machine and the form in which everybody sees it.
 
 What commands and the end of a period do to it is decided in `billing.lifecycle` and
-`billing.changes`; what is to come is
-told by `billing.upcoming`.
+`billing.changes`; what is to come is told by `billing.upcoming`.
 """
 
 from enum import StrEnum
