@@ -108,6 +108,8 @@ async def wired(settings: Settings) -> AsyncIterator[Context]:
             capabilities=capabilities,
             verifiers=verifiers,
         )
+        for plan in context.catalog.membership.above_caps():
+            log.warning("plan_above_cap", plan=plan)
         yield context
         await context.deliveries.drain()
     finally:

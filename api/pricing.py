@@ -6,12 +6,13 @@ from api.authentication import Reader
 from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery
-from billing.catalog import Catalog
+from billing.pricing import Pricing, price_list
 
 router = APIRouter(tags=["catalog"])
 
 
 @router.get("/pricing", operation_id="read_pricing", responses=problems(401, 403, 422, 500, 503))
-async def pricing(request: Request, caller: Reader, _: NoQuery) -> Catalog:
-    """The catalog, with prices in minor units per currency."""
-    return context(request).catalog
+async def pricing(request: Request, caller: Reader, _: NoQuery) -> Pricing:
+    """Memberships for each cycle with what the longer ones save, products and packages of points;
+    prices in minor units per currency."""
+    return price_list(context(request).catalog)

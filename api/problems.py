@@ -35,6 +35,10 @@ from billing.errors import (
     PointsAlreadySpent,
     RefundExceedsPayment,
     RefundNotFound,
+    SubscriptionEnded,
+    SubscriptionNotChangeable,
+    SubscriptionNotFound,
+    SubscriptionNotResumable,
     SwitchRefused,
     SwitchUnanswered,
 )
@@ -58,6 +62,10 @@ _STATUS_OF: Final[tuple[tuple[type[BillingError], int], ...]] = (
     (PaymentNotSwitchable, 409),
     (SwitchRefused, 409),
     (SwitchUnanswered, 503),
+    (SubscriptionNotFound, 404),
+    (SubscriptionEnded, 409),
+    (SubscriptionNotChangeable, 409),
+    (SubscriptionNotResumable, 409),
 )
 _PARAM_LENGTH: Final = 64
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from billing.errors import CatalogError
 from billing.money import CURRENCIES, AmountMinor
+from billing.plans import Membership
 from billing.points import MAX_POINTS, ClawbackPolicy, PointsPurchase
 
 POINTS_PACKAGES: Final = 4
@@ -87,6 +88,7 @@ class Catalog(_Entry):
     version: Annotated[str, Field(min_length=1, max_length=64)]
     products: Annotated[list[Product], Field(default_factory=list)]
     points: PointsOffer
+    membership: Membership = Membership(tiers=[])
 
     @field_validator("products")
     @classmethod

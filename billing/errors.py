@@ -5,7 +5,8 @@ BillingError
 │   ├── CardNumberRefused     a card number where free text is expected
 │   ├── CurrencyNotSupported  this gateway does not take that currency
 │   ├── GatewayNotConfigured  the gateway has no keys on this deployment
-│   └── MethodNotSupported    the gateway does not offer that method
+│   ├── MethodNotSupported    the gateway does not offer that method
+│   └── PlanNotOffered        no such tier on sale, or not in that currency
 ├── PaymentNotFound           no such payment
 ├── PaymentNotRefundable      unpaid, too old or refunded too often for its gateway
 ├── RefundExceedsPayment      more than is left of what was captured
@@ -19,6 +20,10 @@ BillingError
 ├── SwitchRefused             the gateway that was to be switched to will not take the order
 ├── SwitchUnanswered          it gave no answer; the old way to pay stays open
 ├── NothingToReturn           no money came in that is not kept, on its way back or returned
+├── SubscriptionNotFound      no such subscription
+├── SubscriptionEnded         canceled or expired: nothing about it changes any more
+├── SubscriptionNotChangeable its state does not allow the change
+├── SubscriptionNotResumable  neither paused nor about to end
 ├── IdempotencyKeyReused      the key was used for another request
 └── GatewayError              what a call to a gateway can come to, apart from an answer
     ├── OutcomeUnknown        nobody knows whether it took effect; ask under the same number
@@ -64,6 +69,10 @@ class GatewayNotConfigured(InvalidRequest):
 
 class MethodNotSupported(InvalidRequest):
     code = "method_not_supported"
+
+
+class PlanNotOffered(InvalidRequest):
+    code = "plan_not_offered"
 
 
 class PaymentNotFound(BillingError):
@@ -116,6 +125,22 @@ class SwitchUnanswered(BillingError):
 
 class NothingToReturn(BillingError):
     code = "nothing_to_return"
+
+
+class SubscriptionNotFound(BillingError):
+    code = "subscription_not_found"
+
+
+class SubscriptionEnded(BillingError):
+    code = "subscription_ended"
+
+
+class SubscriptionNotChangeable(BillingError):
+    code = "subscription_not_changeable"
+
+
+class SubscriptionNotResumable(BillingError):
+    code = "subscription_not_resumable"
 
 
 class IdempotencyKeyReused(BillingError):

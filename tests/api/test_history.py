@@ -143,17 +143,6 @@ async def test_nobody_waits_for_a_caller_who_has_gone(shop: Shop) -> None:
     assert page.data == []
 
 
-async def test_the_catalog_is_served_whole(shop: Shop) -> None:
-    answer = await shop.get("/pricing")
-    assert answer.status_code == 200
-    catalog = shop.stack.context.catalog
-    assert answer.json() == catalog.model_dump(mode="json")
-    assert [one["id"] for one in answer.json()["points"]["packages"]] == [
-        one.id for one in catalog.points.packages
-    ]
-    assert all(isinstance(price, int) for one in catalog.products for price in one.prices.values())
-
-
 @pytest.mark.parametrize("path", ["/nothing", "/pay_1/nothing", "/history/"])
 async def test_there_is_nothing_else(shop: Shop, path: str) -> None:
     answer = await shop.get(path)
