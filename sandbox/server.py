@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +15,9 @@ from sandbox.app import PROVIDERS, make_app, make_sandbox
 from sandbox.core import Options
 from sandbox.faults import CUT_EXTENSION
 from sandbox.keys import load_keys, write_settings
+
+# As long as real gateways keep theirs, so a client's idle connection is never cut by ours.
+_KEEP_ALIVE_SECONDS: Final = 75
 
 
 class CannotStart(Exception):
@@ -43,6 +46,7 @@ def serve(options: Options) -> None:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=2,
             )
         )

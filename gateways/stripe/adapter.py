@@ -194,6 +194,7 @@ class StripeGateway:
     def _opened(self, order: Order, intent: IntentView) -> OpenOutcome:
         try:
             self._check_identity(order, intent)
+            self._check_terms(order, intent)
         except AnswerUntrusted as problem:
             raise OutcomeUnknown(f"not what was ordered: {problem.detail}") from None
         if state_of(intent.status) is not ObservedState.PENDING:
@@ -217,12 +218,10 @@ class StripeGateway:
                 reference=intent.id,
                 failure=decline_of(error) if error is not None else None,
             )
-        return Observation(
-            state=state,
-            status=intent.status,
-            reference=intent.id,
-            receipt=check_receipt(order, self._receipt(order, intent)),
-        )
+        # Wrong money is told first: only what was received can be given back.
+        receipt = check_receipt(order, self._receipt(order, intent))
+        self._check_terms(order, intent)
+        return Observation(state=state, status=intent.status, reference=intent.id, receipt=receipt)
 
     def _receipt(self, order: Order, intent: IntentView) -> Receipt:
         charge, currency = intent.latest_charge, intent.currency.upper()
