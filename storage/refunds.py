@@ -7,36 +7,25 @@ together never exceed the receipt.
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    RowMapping,
-    Select,
-    and_,
-    bindparam,
-    cast,
-    func,
-    insert,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import BigInteger, RowMapping, and_, cast, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing.errors import (
-    PaymentNotFound,
-    PaymentNotRefundable,
-    RefundExceedsPayment,
-    RefundNotFound,
-)
-from billing.payment import Failure, GatewayName, PaymentStatus, Review
+from billing.errors import PaymentNotFound, RefundNotFound
+from billing.payment import Failure, Review
 from billing.points import ClawbackPolicy
-from billing.refund import REFUND_LIMITS, RefundCause, RefundStatus, sources_of
+from billing.refund import RefundCause, RefundStatus, sources_of
 from storage.clawbacks import Clawbacks
-from storage.dispute_tables import held_of
 from storage.events import Events
 from storage.payment_rows import event_data_of
 from storage.payments import Payments
+from storage.refund_basis import (
+    BASIS_OF_ATTEMPT,
+    BASIS_OF_KEPT,
+    amount_of,
+    earliest,
+    require_refundable,
+    require_within_limits,
+)
 from storage.refund_rows import RefundRecord, refund_event_data_of, refund_of, told
 from storage.tables import IS_REFUND_UNFINISHED, payments, receipts, refunds
 
@@ -45,53 +34,17 @@ __all__ = ["RefundRecord", "Refunds"]
 _OF_RECEIPT: Final = and_(
     refunds.c.payment_id == receipts.c.payment_id, refunds.c.attempt == receipts.c.attempt
 )
+_IS_DONE: Final = refunds.c.status == RefundStatus.SUCCEEDED.value
 _RECORD: Final = select(
     refunds,
     receipts.c.gateway_reference.label("payment_reference"),
     receipts.c.amount_minor.label("paid_minor"),
+    receipts.c.kept,
 ).join_from(refunds, receipts, _OF_RECEIPT)
 
 
-def _basis(is_wanted: ColumnElement[bool]) -> Select[Any]:
-    """What a reservation is decided by: payment, receipt (nulls if there is none), and what its
-    refunds and disputes have taken."""
-    is_taken = and_(
-        refunds.c.attempt == receipts.c.attempt, refunds.c.status != RefundStatus.FAILED.value
-    )
-    is_same = refunds.c.id == bindparam("wanted_refund")
-    taken = (
-        select(
-            func.coalesce(func.sum(refunds.c.amount_minor).filter(is_taken), 0).label("sum"),
-            func.count().filter(is_taken).label("count"),
-            # A refund asked for late holds up the next one; greatest() passes over nulls.
-            func.max(func.greatest(refunds.c.ask_at, refunds.c.asked_at)).label("last_ask"),
-            func.coalesce(func.bool_or(is_same), False).label("stands"),
-        )
-        .where(refunds.c.payment_id == payments.c.id)
-        .lateral("taken")
-    )
-    disputed = held_of(receipts)
-    return (
-        select(
-            payments.c.application.label("owner"),
-            payments.c.status,
-            receipts,
-            cast(taken.c.sum, BigInteger).label("taken_minor"),
-            disputed.c.disputed_minor,
-            taken.c.count.label("refunds"),
-            taken.c.last_ask,
-            taken.c.stands,
-        )
-        .select_from(payments)
-        .outerjoin(receipts, and_(receipts.c.payment_id == payments.c.id, is_wanted))
-        .join(taken, true())
-        .join(disputed, true())
-        .where(payments.c.id == bindparam("wanted_payment"))
-    )
-
-
-_BASIS_OF_KEPT: Final = _basis(receipts.c.kept)
-_BASIS_OF_ATTEMPT: Final = _basis(receipts.c.attempt == bindparam("wanted_attempt"))
+MADE_ELSEWHERE: Final = "made at the gateway"
+"""The reason of a refund that nobody gave us one for."""
 
 
 class Refunds:
@@ -136,20 +89,56 @@ class Refunds:
         await self._payments.hold(payment_id)
         # A statement of its own: it sees what was committed while we waited for the lock.
         found = await self._connection.execute(
-            _BASIS_OF_KEPT if attempt is None else _BASIS_OF_ATTEMPT,
+            BASIS_OF_KEPT if attempt is None else BASIS_OF_ATTEMPT,
             {"wanted_payment": payment_id, "wanted_refund": refund_id, "wanted_attempt": attempt},
         )
         basis = found.mappings().first()
         if basis is None or (application is not None and basis["owner"] != application):
             raise PaymentNotFound(f"there is no payment {payment_id}")
         if not basis["stands"]:
-            _require_refundable(basis, payment_id, attempt, cause)
-            ask_at = _earliest(basis, now)
-            _require_within_limits(basis, payment_id, ask_at)
-            amount = _amount(basis, payment_id, amount_minor)
+            require_refundable(basis, payment_id, attempt, cause)
+            ask_at = earliest(basis, now)
+            require_within_limits(basis, payment_id, ask_at)
+            amount = amount_of(basis, payment_id, amount_minor)
             if cause is RefundCause.REQUESTED:
                 amount = await self._clawbacks.take(refund_id, payment_id, amount, clawback, now)
             await self._insert(refund_id, basis, amount, cause, reason, ask_at, now)
+        record = await self.find(refund_id)
+        assert record is not None, "a row that was just inserted, or was there before"
+        return record
+
+    async def note_elsewhere(
+        self,
+        *,
+        refund_id: str,
+        payment_id: str,
+        attempt: int,
+        amount_minor: int,
+        number: str,
+        now: datetime,
+    ) -> RefundRecord:
+        """Write a refund that the gateway made without us, `number` being its own there; a repeat
+        under the same id changes nothing and answers with what stands.
+
+        Nothing is refused: the money is gone. Its points are taken back, and owed where they are
+        spent. Raises PaymentNotFound, and PaymentNotRefundable where the attempt has no receipt.
+        """
+        await self._payments.hold(payment_id)
+        found = await self._connection.execute(
+            BASIS_OF_ATTEMPT,
+            {"wanted_payment": payment_id, "wanted_refund": refund_id, "wanted_attempt": attempt},
+        )
+        basis = found.mappings().first()
+        if basis is None:
+            raise PaymentNotFound(f"there is no payment {payment_id}")
+        if not basis["stands"]:
+            require_refundable(basis, payment_id, attempt, RefundCause.ELSEWHERE)
+            if basis["kept"]:
+                await self._clawbacks.seize(refund_id, payment_id, amount_minor, now)
+            await self._insert(
+                refund_id, basis, amount_minor, RefundCause.ELSEWHERE, MADE_ELSEWHERE, now, now,
+                reference=number,
+            )  # fmt: skip
         record = await self.find(refund_id)
         assert record is not None, "a row that was just inserted, or was there before"
         return record
@@ -233,6 +222,19 @@ class Refunds:
             )
         )
 
+    async def given_back(self, payment_id: str, attempt: int) -> tuple[int, bool]:
+        """What is refunded of a receipt (minor units), and whether more may be on its way."""
+        rows = await self._connection.execute(
+            select(
+                cast(
+                    func.coalesce(func.sum(refunds.c.amount_minor).filter(_IS_DONE), 0), BigInteger
+                ),
+                func.coalesce(func.bool_or(IS_REFUND_UNFINISHED), False),
+            ).where(refunds.c.payment_id == payment_id, refunds.c.attempt == attempt)
+        )
+        done, is_under_way = rows.one()
+        return done, is_under_way
+
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
         """Ids, in order, of refunds that have not ended."""
         query = select(refunds.c.id).where(IS_REFUND_UNFINISHED)
@@ -257,6 +259,8 @@ class Refunds:
         reason: str,
         ask_at: datetime,
         now: datetime,
+        *,
+        reference: str | None = None,
     ) -> None:
         inserted = await self._connection.execute(
             insert(refunds)
@@ -271,6 +275,7 @@ class Refunds:
                 currency=basis["currency"],
                 gateway=basis["gateway"],
                 reason=reason,
+                gateway_reference=reference,
                 ask_at=ask_at,
                 created_at=now,
                 updated_at=now,
@@ -282,16 +287,17 @@ class Refunds:
 
     async def _show(self, refund: RowMapping, to: RefundStatus, now: datetime) -> None:
         """Have the payment say what is refunded of the receipt that paid for it."""
-        refunded = (
+        given_back = (
             select(cast(func.coalesce(func.sum(refunds.c.amount_minor), 0), BigInteger))
             .join_from(refunds, receipts, and_(_OF_RECEIPT, receipts.c.kept))
             .where(
                 refunds.c.payment_id == refund["payment_id"],
                 refunds.c.status == RefundStatus.SUCCEEDED.value,
-                refunds.c.cause == RefundCause.REQUESTED.value,
             )
             .scalar_subquery()
         )
+        # A gateway's word is recorded even where it is of more than was paid.
+        refunded = func.least(payments.c.amount_minor, given_back)
         changed = await self._connection.execute(
             update(payments)
             .where(
@@ -343,71 +349,3 @@ class Refunds:
             select(refunds.c.status).where(refunds.c.id == refund_id)
         )
         return RefundStatus(rows.scalar_one())
-
-
-def _require_refundable(
-    basis: RowMapping, payment_id: str, attempt: int | None, cause: RefundCause
-) -> None:
-    status = PaymentStatus(basis["status"])
-    if cause is RefundCause.REQUESTED and status is not PaymentStatus.SUCCEEDED:
-        raise PaymentNotRefundable(
-            f"the payment is {status}; only a succeeded one can be refunded", param="payment_id"
-        )
-    if basis["attempt"] is None:
-        which = "that paid for it" if attempt is None else f"of its attempt {attempt}"
-        raise PaymentNotRefundable(
-            f"no money {which} came in for payment {payment_id}: there is nothing to refund",
-            param="payment_id",
-        )
-    if cause is RefundCause.RETURNED and basis["kept"]:
-        raise PaymentNotRefundable(
-            f"the money of attempt {basis['attempt']} paid for payment {payment_id}: it is not"
-            " returned but refunded",
-            param="payment_id",
-        )
-    if cause is RefundCause.REQUESTED and not basis["kept"]:
-        raise PaymentNotRefundable(
-            f"the money of attempt {attempt} did not pay for payment {payment_id}: it is not"
-            " refunded but returned",
-            param="payment_id",
-        )
-
-
-def _earliest(basis: RowMapping, now: datetime) -> datetime:
-    """Gateways want a pause between two refunds of one payment."""
-    last: datetime | None = basis["last_ask"]
-    if last is None:
-        return now
-    return max(now, last + REFUND_LIMITS[GatewayName(basis["gateway"])].pause)
-
-
-def _require_within_limits(basis: RowMapping, payment_id: str, ask_at: datetime) -> None:
-    gateway = GatewayName(basis["gateway"])
-    limits = REFUND_LIMITS[gateway]
-    if limits.age is not None and ask_at > basis["paid_at"] + limits.age:
-        raise PaymentNotRefundable(
-            f"payment {payment_id} was paid more than {limits.age.days} days ago, after which"
-            f" {gateway.value} refunds no more: give the money back another way",
-            param="payment_id",
-        )
-    if limits.count is not None and basis["refunds"] >= limits.count:
-        raise PaymentNotRefundable(
-            f"payment {payment_id} has {basis['refunds']} refunds, and {gateway.value} allows no"
-            " more: give the money back another way",
-            param="payment_id",
-        )
-
-
-def _amount(basis: RowMapping, payment_id: str, wanted: int | None) -> int:
-    disputed: int = basis["disputed_minor"]
-    # A payer may dispute what was refunded already: then nothing is left, not less than that.
-    left: int = max(basis["amount_minor"] - basis["taken_minor"] - disputed, 0)
-    amount = left if wanted is None else wanted
-    if left == 0 or amount > left:
-        with_dispute = f" and {disputed} withdrawn by a dispute" if disputed else ""
-        raise RefundExceedsPayment(
-            f"{left} of {basis['amount_minor']} {basis['currency']} in minor units are left of"
-            f" payment {payment_id}, the rest being refunded or set aside for it{with_dispute}",
-            param="amount",
-        )
-    return amount

@@ -6,6 +6,7 @@ An armed point is a file, good for one use: right before it kills itself, the wo
 
 import os
 import signal
+from collections.abc import Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from gateways.gateway import (
     Order,
     RefundObservation,
     RefundOrder,
+    ToldRefunds,
 )
 
 _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
@@ -31,8 +33,8 @@ _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 @dataclass(frozen=True)
 class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
-    within it, the call being `open`, `query`, `close`, `requery` (the query after a close) or
-    `list_disputes`.
+    within it, the call being `open`, `query`, `close`, `requery` (the query after a close),
+    `list_disputes` or `list_refunds`.
 
     `owner` is the one payment that is to meet it, by its id, or by its user's id where it has
     none yet. The payment determines the gateway.
@@ -160,6 +162,12 @@ class CrashingGateway(Gateway):
         observation = await self._inner.query_refund(order)
         self._points.reached("after_query_refund", order.payment_number, order.number)
         return observation
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        self._reached("before_list_refunds", order)
+        told = await self._inner.list_refunds(order, hints)
+        self._reached("after_list_refunds", order)
+        return told
 
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         self._reached("before_list_disputes", order)
