@@ -168,7 +168,7 @@ async def test_points_of_a_payment_that_was_not_for_them(
 async def test_a_refund_that_took_no_points(broken: Broken, bought: Bought, plant: Plant) -> None:
     plant(
         "UPDATE points_clawbacks SET amount_minor = amount_minor - 1"
-        f" WHERE refund_id = '{bought.refund}'"
+        f" WHERE cause_id = '{bought.refund}'"
     )
     assert await broken() == [(9, bought.refund)]
 
@@ -176,14 +176,14 @@ async def test_a_refund_that_took_no_points(broken: Broken, bought: Bought, plan
 async def test_a_failed_refund_that_keeps_the_points(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
-    plant(f"UPDATE points_clawbacks SET restored_at = NULL WHERE refund_id = '{bought.failed}'")
+    plant(f"UPDATE points_clawbacks SET restored_at = NULL WHERE cause_id = '{bought.failed}'")
     assert (9, bought.failed) in await broken()
 
 
 async def test_a_clawback_that_took_less_than_it_says(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
-    plant(f"UPDATE points_clawbacks SET points = points + 1 WHERE refund_id = '{bought.refund}'")
+    plant(f"UPDATE points_clawbacks SET points = points + 1 WHERE cause_id = '{bought.refund}'")
     assert await broken() == [(9, bought.refund)]
 
 

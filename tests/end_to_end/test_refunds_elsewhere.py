@@ -91,8 +91,7 @@ async def test_alipay_names_a_refund_that_was_known_without_its_number(house: Ho
     await house.command(payment["id"], "refresh")
     await until_refunded(house, payment["id"], 2900)
     await house.sandbox.control.delete("/control/faults")
-    [webhook] = [one for one in await webhooks_of(house, payment["id"]) if one["tries"] == 0]
-    await house.sandbox.control.post(f"/control/webhooks/{webhook['id']}/resend")
+    await _send_again(house, payment["id"], "TRADE_CLOSED")
     await house.command(payment["id"], "refresh")
     assert len(await refunds_of(house, payment["id"])) == 1
     assert (await house.read(payment["id"]))["amount_refunded"] == 2900
@@ -106,12 +105,7 @@ async def test_a_person_is_called_where_wechat_pay_does_not_say_which(house: Hou
     await _until_called(house, payment["id"], ["refunded_elsewhere"])
     assert await refunds_of(house, payment["id"]) == []
     await house.sandbox.control.delete("/control/faults")
-    [webhook] = [
-        one
-        for one in await webhooks_of(house, payment["id"])
-        if one["event_type"] == "REFUND.SUCCESS"
-    ]
-    await house.sandbox.control.post(f"/control/webhooks/{webhook['id']}/resend")
+    await _send_again(house, payment["id"], "REFUND.SUCCESS")
     await until_refunded(house, payment["id"], 900)
     await _until_called(house, payment["id"], [])
 
@@ -175,4 +169,15 @@ async def test_the_promises_are_kept(house: House) -> None:
 async def _until_called(house: House, payment_id: str, reasons: list[str]) -> None:
     async with asyncio.timeout(_WAIT_SECONDS):
         while await attention_to(house, payment_id) != reasons:
+            await asyncio.sleep(0.05)
+
+
+async def _send_again(house: House, payment_id: str, event_type: str) -> None:
+    [webhook] = [
+        one for one in await webhooks_of(house, payment_id) if one["event_type"] == event_type
+    ]
+    answer = await house.sandbox.control.post(f"/control/webhooks/{webhook['id']}/resend")
+    assert answer.status_code == 200, answer.text
+    async with asyncio.timeout(_WAIT_SECONDS):
+        while (await webhooks_of(house, payment_id))[0]["state"] == "waiting":
             await asyncio.sleep(0.05)

@@ -20,6 +20,7 @@ CLOSE: Final = "payment.close"
 END: Final = "payment.end"
 FLAG: Final = "payment.flag"
 DISPUTES: Final = "dispute.settle"
+DISCOVER: Final = "refund.discover"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
@@ -35,6 +36,7 @@ PLACES: Final = {
         "after",
     ),
     DISPUTES: ("before", "before_list_disputes", "after_list_disputes", "after"),
+    DISCOVER: ("before", "before_list_refunds", "after_list_refunds", "after"),
     END: ("before", "after"),
     FLAG: ("before", "after"),
 }
@@ -43,6 +45,7 @@ JOURNEYS: Final = {
     "canceled": (OPEN, CLOSE),
     "expired": (OPEN, CLOSE),
     "disputed": (DISPUTES,),
+    "refunded_elsewhere": (DISCOVER,),
 }
 
 
@@ -66,9 +69,12 @@ class Cell:
     @property
     def is_reachable(self) -> bool:
         """An order at WeChat Pay closes by itself at its expiry: the first query says so, and
-        nothing is left to close. Only Stripe has disputes."""
+        nothing is left to close. Only Stripe has disputes. How a payment was made does not matter
+        to its refunds."""
         if self.activity == DISPUTES:
             return self.gateway is GatewayName.STRIPE
+        if self.activity == DISCOVER:
+            return self.method is not PaymentMethod.PAGE
         closing = ("before_close", "after_close", "after_requery")
         is_closing = self.activity == CLOSE and self.place in closing
         return not (

@@ -68,6 +68,7 @@ class Matrix:
             "canceled": self._cancel,
             "expired": self._expire,
             "disputed": self._dispute,
+            "refunded_elsewhere": self._refund_elsewhere,
         }[cell.journey]
         async with self._slots[cell.gateway]:
             while not await act(cell):
@@ -217,6 +218,20 @@ class Matrix:
         await self._house.until(
             payment_id, lambda now: now["dispute"] and now["dispute"]["status"] == "lost"
         )
+        return True
+
+    async def _refund_elsewhere(self, cell: Cell) -> bool:
+        payment = await self._create(cell)
+        payment_id = payment["id"]
+        await self._until(payment_id, PaymentStatus.REQUIRES_ACTION)
+        await self._house.pay(await self._house.read(payment_id))
+        await self._until(payment_id, PaymentStatus.SUCCEEDED)
+        point = cell.point(payment_id)
+        async with self._killing[cell.gateway]:
+            self._points.arm(point)
+            await self._house.sandbox.refund(cell.gateway, payment_id, amount=900)
+            await self._fired(point)
+        await self._house.until(payment_id, lambda now: now["amount_refunded"] == 900)
         return True
 
     async def _opened(self, gateway: GatewayName, method: PaymentMethod) -> Json:

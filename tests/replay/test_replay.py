@@ -28,7 +28,7 @@ from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
-from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE
+from tests.faults.cells import CLOSE, DISCOVER, DISPUTES, END, FLAG, OPEN, SETTLE
 from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
 from tests.replay.journeys import JOURNEYS
 from tests.replay.record import files_of
@@ -38,7 +38,7 @@ from workflows import WORKFLOWS, PaymentAfterWorkflow, PaymentWorkflow
 HISTORIES = sorted(file.stem for file in FOLDER.glob("*.json"))
 AFTERS = [name for name in HISTORIES if name.endswith("-after")]
 PAYMENTS = [name for name in HISTORIES if name not in AFTERS]
-ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES}
+ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, DISCOVER}
 UPDATES = {"create", "cancel", "refresh", "review"}
 READABLE = b"ask again"
 """Why the operator of `parked-then-settled` decided as they did."""
