@@ -259,6 +259,31 @@ def test_a_refund_not_of_our_making_has_no_number(
     assert (told.number, told.refund_number) == (number, refund_number)
 
 
+@pytest.mark.parametrize(
+    ("subject", "foreign", "reference"),
+    [
+        ({"id": "re_1", "payment_intent": "pi_1"}, "re_1", "pi_1"),
+        ({"id": "re_1", "payment_intent": None, "charge": "ch_1"}, None, None),
+        ({"id": "re_1'; --", "payment_intent": "pi_1"}, None, None),
+        ({"id": 7, "payment_intent": "pi_1"}, None, None),
+        (
+            {"id": "re_1", "payment_intent": "pi_1", "metadata": {"refund_id": REFUND_ID}},
+            None,
+            None,
+        ),
+    ],
+)
+def test_a_refund_not_of_our_making_is_named_with_its_payment_intent(
+    verifier: StripeWebhookVerifier,
+    subject: dict[str, Any],
+    foreign: str | None,
+    reference: str | None,
+) -> None:
+    body = event("refund.created", **{"object": "refund", "metadata": {}, **subject})
+    told = verifier.verify(headers(body), body, NOW)
+    assert (told.foreign_refund, told.refunded_reference) == (foreign, reference)
+
+
 def test_the_refund_event_of_old_is_an_echo(verifier: StripeWebhookVerifier) -> None:
     metadata = {"refund_id": REFUND_ID, "payment_number": PAYMENT_ID}
     body = event("charge.refund.updated", object="refund", metadata=metadata)

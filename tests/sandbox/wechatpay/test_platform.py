@@ -14,8 +14,9 @@ async def test_a_refund_has_a_number_of_wechat_pays(
     assert (await paid.query()).fields["trade_state"] == "REFUND"
     await sandbox.refund("wechatpay", NUMBER)
     assert [charge["refunded"] for charge in await sandbox.charges()] == [2900]
-    wanted = {"gateway": "wechatpay", "reference": NUMBER, "amount": 1}
+    wanted: dict[str, object] = {"gateway": "wechatpay", "reference": NUMBER, "amount": 1}
     assert (await sandbox.control.post("/control/refund", json=wanted)).status_code == 409
+    del wanted["amount"]
     assert (await sandbox.control.post("/control/close", json=wanted)).status_code == 409
 
 
