@@ -45,7 +45,7 @@ JOURNEYS: Final = {
     "canceled": (OPEN, CLOSE),
     "expired": (OPEN, CLOSE),
     "disputed": (DISPUTES,),
-    "refunded_elsewhere": (DISCOVER,),
+    "refunded": (DISCOVER,),
 }
 
 

@@ -68,7 +68,7 @@ class Matrix:
             "canceled": self._cancel,
             "expired": self._expire,
             "disputed": self._dispute,
-            "refunded_elsewhere": self._refund_elsewhere,
+            "refunded": self._refund_elsewhere,
         }[cell.journey]
         async with self._slots[cell.gateway]:
             while not await act(cell):

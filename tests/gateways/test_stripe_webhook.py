@@ -223,6 +223,7 @@ def test_replies_are_json(verifier: StripeWebhookVerifier) -> None:
 
 
 REFUND_ID = "ref_01jd7zq4h9e8v9k2m3n4p5q6r7"
+_NONE = (None, None)
 
 
 @pytest.mark.parametrize(
