@@ -8,9 +8,17 @@ from temporalio.exceptions import ApplicationError
 
 from activities.discovery import REFUNDED_ELSEWHERE, DiscoveryActivities
 from activities.payment import PaymentActivities
+from activities.refund import RefundActivities
 from billing.errors import AnswerUntrusted, OutcomeUnknown
-from billing.messages import DiscoverRefunds, OpenPayment, SettlePayment, Standing
-from billing.payment import GatewayName
+from billing.messages import (
+    DiscoverRefunds,
+    EndPayment,
+    OpenPayment,
+    SettlePayment,
+    SettleRefund,
+    Standing,
+)
+from billing.payment import GatewayName, PaymentStatus
 from billing.refund import RefundCause, RefundStatus
 from gateways.gateway import (
     ForeignRefund,
@@ -197,3 +205,30 @@ async def test_webhooks_name_what_is_asked_about(desk: Desk) -> None:
             )
     await desk.discover(ToldRefunds())
     assert desk.gateway.hints == [["r9"]]
+
+
+async def test_money_that_was_to_be_returned_and_went_back_elsewhere(database: Database) -> None:
+    """Our return fails for it, and nobody is called."""
+    gateway = ScriptedGateway()
+    gateways = {GatewayName.ALIPAY: gateway}
+    payments = PaymentActivities(database, gateways)
+    await payments.open(OpenPayment(order=ORDER, now=NOW))
+    await payments.end(EndPayment(payment_id=PAYMENT_ID, status=PaymentStatus.CANCELED, now=NOW))
+    gateway.states[1] = ObservedState.PAID
+    standing = await payments.settle(
+        SettlePayment(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY, now=NOW)
+    )
+    [wanted] = standing.returns
+    desk = Desk(database, gateway, DiscoveryActivities(database, gateways))
+    await desk.discover(ToldRefunds((told("r1", AMOUNT),)))
+    gateway.refunds[wanted.refund_id] = FAILED
+    refunds = RefundActivities(database, gateways)
+    await refunds.settle(
+        SettleRefund(refund_id=wanted.refund_id, gateway=GatewayName.ALIPAY, now=NOW)
+    )
+    assert await desk.balances() == {}
+    assert await desk.attention() == []
+    assert {one.refund.status for one in await desk.refunds()} == {
+        RefundStatus.SUCCEEDED,
+        RefundStatus.FAILED,
+    }

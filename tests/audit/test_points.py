@@ -187,6 +187,17 @@ async def test_a_clawback_that_took_less_than_it_says(
     assert await broken() == [(9, bought.refund)]
 
 
+async def test_a_dispute_that_took_no_points(broken: Broken, bought: Bought, plant: Plant) -> None:
+    plant(
+        "INSERT INTO disputes (gateway, reference, payment_id, attempt, application, status,"
+        " gateway_status, reason, amount_minor, currency, withdrawn_minor, reinstated_minor,"
+        " written_off_minor, fee_minor, opened_at, updated_at, effective_at)"
+        " SELECT gateway, 'dp_1', payment_id, attempt, 'shop', 'open', 'open', 'none', 1, currency,"
+        f" 1, 0, 0, 0, now(), now(), now() FROM receipts WHERE payment_id = '{bought.payment}'"
+    )
+    assert (9, "dp_1") in await broken()
+
+
 @pytest.mark.parametrize(
     ("trigger", "table"),
     [

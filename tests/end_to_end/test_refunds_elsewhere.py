@@ -1,15 +1,20 @@
 """Money given back, and orders closed, at the gateway's own dashboard: noticed and recorded."""
 
 import asyncio
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from billing.payment import GatewayName
 from billing.refund import RefundCause, RefundStatus
+from gateways.gateway import Order, RefundObservation, RefundOrder, RefundState, ToldRefunds
 from storage.refunds import RefundRecord
 from tests.end_to_end.outcomes import attention_to, events_of, webhooks_of
+from tests.end_to_end.stand_ins import StandIn, standing_in
 from tests.end_to_end.test_refunds import balance, given_back
-from tests.fixtures.house import METHODS, House
+from tests.fixtures.house import BASE, METHODS, House
 
 GATEWAYS = tuple(METHODS)
 _WAIT_SECONDS = 15.0
@@ -141,6 +146,37 @@ async def test_one_that_fails_at_the_bank_after_all(house: House) -> None:
     [record] = await refunds_of(house, payment["id"])
     assert record.refund.status is RefundStatus.FAILED
     assert await balance(house, "revenue", f"refund/{record.refund.id}/failed") == -900
+
+
+class _OnItsWay(StandIn):
+    """The gateway has accepted what was asked for elsewhere, and not carried it out yet."""
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        told = await super().list_refunds(order, hints)
+        waiting = RefundObservation(RefundState.PROCESSING, "on its way")
+        return replace(
+            told, refunds=tuple(replace(one, observation=waiting) for one in told.refunds)
+        )
+
+    async def refund(self, order: RefundOrder) -> RefundObservation:
+        raise AssertionError("a refund that is not ours is never asked for")
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+async def test_one_on_its_way_is_looked_at_by_the_sweep(house: House, gateway: str) -> None:
+    payment = await take_and_end(house, gateway)
+    with standing_in(house, _OnItsWay(house.gateways[GatewayName(gateway)])):
+        await house.sandbox.refund(gateway, payment["id"], amount=900)
+        async with asyncio.timeout(_WAIT_SECONDS):
+            while not (found := await refunds_of(house, payment["id"])):
+                await asyncio.sleep(0.05)
+        refund_id = found[0].refund.id
+        assert await house.resumption().resume_refund(refund_id)
+        shown = await house.api.get(f"{BASE}/refund/{refund_id}")
+        assert shown.json()["status"] == "processing"
+    assert await house.resumption().resume_refund(refund_id)
+    await until_refunded(house, payment["id"], 900)
+    assert not await house.resumption().resume_refund(refund_id)
 
 
 class TestAnOrderClosedElsewhere:
