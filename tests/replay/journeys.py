@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -23,6 +23,7 @@ from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
 from tests.fixtures.house import METHODS, House
+from tests.replay.steps import Json, ended, lie, mend, opened
 
 _PATIENCE_SECONDS: Final = 60
 # Past the first poll, or chance would decide whether that one comes before the deadline.
@@ -30,8 +31,6 @@ _SHORT_LIFE_SECONDS: Final = 8
 _3DS_CARD: Final = "4000002760003184"
 _DISPUTED_CARD: Final = "4000000000000259"
 _NO_BUDGET: Final = timedelta(milliseconds=500)
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,44 +45,44 @@ class Journey:
 
 
 async def _paid(house: House, gateway: str, method: str) -> str:
-    payment = await _opened(house, gateway, method=method)
+    payment = await opened(house, gateway, method=method)
     await house.pay(payment)
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 async def _paid_after_3ds(house: House) -> str:
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     whose = {"gateway": "stripe", "next_action": payment["next_action"]}
     await house.sandbox.pay(card=_3DS_CARD, **whose)
     await house.command(payment["id"], "refresh")
     answer = await house.sandbox.control.post("/control/authenticate", json=whose)
     assert answer.status_code == 200, answer.text
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 async def _declined_then_paid(house: House) -> str:
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     await house.sandbox.decline(gateway="stripe", next_action=payment["next_action"])
     await house.until(payment["id"], lambda now: now["failure"] is not None)
     await house.pay(payment)
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 async def _paid_unreported(house: House) -> str:
     """No webhook: the first poll finds the money."""
-    payment = await _opened(house, "wechatpay")
+    payment = await opened(house, "wechatpay")
     await house.sandbox.fault("wechatpay", "webhook", "never", reference=payment["id"])
     await house.pay(payment)
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 async def _paid_on_refresh(house: House) -> str:
-    payment = await _opened(house, "alipay")
+    payment = await opened(house, "alipay")
     await house.command(payment["id"], "refresh")
     await house.sandbox.fault("alipay", "webhook", "never", reference=payment["id"])
     await house.pay(payment)
     await house.command(payment["id"], "refresh")
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 class _PaidAtOnce(StandIn):
@@ -105,26 +104,26 @@ class _PaidAtOnce(StandIn):
 async def _reported_before_the_answer(house: House) -> str:
     with standing_in(house, _PaidAtOnce(house, house.gateways[GatewayName.STRIPE])):
         payment = await house.create("stripe")
-        return await _ended(house, payment, "succeeded")
+        return await ended(house, payment, "succeeded")
 
 
 async def _paid_at_the_second_try_to_open(house: House) -> str:
     await house.sandbox.fault("wechatpay", "open", "http_500")
-    payment = await _opened(house, "wechatpay")
+    payment = await opened(house, "wechatpay")
     await house.pay(payment)
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 async def _paid_through_a_lost_worker(house: House) -> str:
     """Killed in the settlement, the gateway having answered and nothing being recorded."""
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     await house.stop_worker()
     with tempfile.TemporaryDirectory(prefix="everbill-replay-") as folder:
         points = CrashPoints(Path(folder))
         points.arm(CrashPoint(SETTLE, "after_query", payment["id"]))
         async with _kept(KeptWorkers(Path(folder), ("core", "stripe"), house.environment)):
             await house.pay(payment)
-            await _ended(house, payment, "succeeded")
+            await ended(house, payment, "succeeded")
             await house.client.get_workflow_handle(payment["id"]).result()
         assert points.fired
     await house.start_worker()
@@ -141,11 +140,11 @@ async def _kept(workers: KeptWorkers) -> AsyncIterator[None]:
 
 
 async def _resumed(house: House) -> str:
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     await house.client.get_workflow_handle(payment["id"]).terminate("lost")
     await house.pay(payment)
     assert await house.resumption().resume(payment["id"])
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 class _Refusing(StandIn):
@@ -156,37 +155,37 @@ class _Refusing(StandIn):
 async def _refused(house: House) -> str:
     with standing_in(house, _Refusing(house.gateways[GatewayName.ALIPAY])):
         payment = await house.create("alipay")
-        return await _ended(house, payment, "failed")
+        return await ended(house, payment, "failed")
 
 
 async def _closed_by_the_gateway(house: House) -> str:
-    payment = await _opened(house, "wechatpay")
+    payment = await opened(house, "wechatpay")
     record = await house.record(payment["id"])
     await house.gateways[GatewayName.WECHATPAY].close(order_of(record, record.attempts[0]))
     await house.command(payment["id"], "refresh")
-    return await _ended(house, payment, "failed")
+    return await ended(house, payment, "failed")
 
 
 async def _canceled(house: House, gateway: str) -> str:
-    payment = await _opened(house, gateway)
+    payment = await opened(house, gateway)
     await house.command(payment["id"], "cancel")
-    return await _ended(house, payment, "canceled")
+    return await ended(house, payment, "canceled")
 
 
 async def _canceled_while_opening(house: House) -> str:
     await house.sandbox.fault("wechatpay", "open", "http_500", times=1000)
     payment = await house.create("wechatpay")
     await house.command(payment["id"], "cancel")
-    await _mend(house)
+    await mend(house)
     await skip_time(house.client, payment["id"])
-    return await _ended(house, payment, "canceled")
+    return await ended(house, payment, "canceled")
 
 
 async def _canceled_out_of_reach(house: House) -> str:
     """The record alone ends it; the gateway is asked until it calls the attempt dead."""
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     await _cancel_out_of_reach(house, payment)
-    return await _ended(house, payment, "canceled")
+    return await ended(house, payment, "canceled")
 
 
 async def _cancel_out_of_reach(house: House, payment: Json) -> None:
@@ -196,7 +195,7 @@ async def _cancel_out_of_reach(house: House, payment: Json) -> None:
         while not await _is_budget_cut(house, payment["id"]):
             await asyncio.sleep(0.1)
     await canceling
-    await _mend(house)
+    await mend(house)
 
 
 async def _is_budget_cut(house: House, payment_id: str) -> bool:
@@ -211,62 +210,62 @@ async def _is_budget_cut(house: House, payment_id: str) -> bool:
 
 
 async def _canceled_in_temporal(house: House) -> str:
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     await house.client.get_workflow_handle(payment["id"]).cancel()
-    return await _ended(house, payment, "failed")
+    return await ended(house, payment, "failed")
 
 
 async def _expired(house: House, gateway: str) -> str:
-    payment = await _opened(house, gateway, expires_in_seconds=_SHORT_LIFE_SECONDS)
-    return await _ended(house, payment, "expired")
+    payment = await opened(house, gateway, expires_in_seconds=_SHORT_LIFE_SECONDS)
+    return await ended(house, payment, "expired")
 
 
 async def _parked_then_settled(house: House) -> str:
     """Another amount than ordered: a person has the gateway asked again, and once more."""
-    payment = await _opened(house, "wechatpay")
-    await _lie(house, payment, "wrong_amount")
+    payment = await opened(house, "wechatpay")
+    await lie(house, payment, "wrong_amount")
     await house.pay(payment)
     await until_status(house, payment["id"], "needs_review")
     review = {"action": "retry", "reason": "ask again"}
     await house.command(payment["id"], "review", **review)
-    await _mend(house)
+    await mend(house)
     await house.command(payment["id"], "review", **review)
-    return await _ended(house, payment, "succeeded")
+    return await ended(house, payment, "succeeded")
 
 
 async def _parked_then_closed(house: House) -> str:
-    payment = await _opened(house, "wechatpay")
-    await _lie(house, payment, "unknown_status")
+    payment = await opened(house, "wechatpay")
+    await lie(house, payment, "unknown_status")
     await house.command(payment["id"], "refresh")
     await until_status(house, payment["id"], "needs_review")
-    await _mend(house)
+    await mend(house)
     await house.command(payment["id"], "review", action="close", reason="nobody pays")
-    return await _ended(house, payment, "failed")
+    return await ended(house, payment, "failed")
 
 
 async def _paid_when_it_could_not_be_closed(house: House) -> str:
     """WeChat Pay may refuse to close at first; money then comes for a canceled payment."""
-    payment = await _opened(house, "wechatpay")
+    payment = await opened(house, "wechatpay")
     await house.sandbox.fault(
         "wechatpay", "close", "close_too_early", reference=payment["id"], times=1000
     )
     await house.command(payment["id"], "cancel")
     await house.pay(payment)
     await until_receipt(house, payment["id"])
-    await _mend(house)
-    return await _ended(house, payment, "canceled")
+    await mend(house)
+    return await ended(house, payment, "canceled")
 
 
 async def _paid_after_it_was_dead(house: House) -> str:
     """The gateway took the order for closed, and then money for it."""
-    payment = await _opened(house, "wechatpay")
+    payment = await opened(house, "wechatpay")
     bank = AtTheBank(house.gateways[GatewayName.WECHATPAY], "CLOSED", ObservedState.DEAD)
     with standing_in(house, bank):
         await house.command(payment["id"], "cancel")
         await house.client.get_workflow_handle(payment["id"]).result()
     await house.pay(payment)
     await until_receipt(house, payment["id"])
-    return await _ended(house, payment, "canceled")
+    return await ended(house, payment, "canceled")
 
 
 async def _refreshed_after_the_end(house: House) -> str:
@@ -288,15 +287,15 @@ async def _disputed(house: House) -> str:
 
 async def _disputed_at_once(house: House) -> str:
     """The dispute is what the payment's own workflow hears first."""
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     await house.sandbox.fault("stripe", "webhook", "never", reference=payment["id"], times=10)
     whose = {"gateway": "stripe", "next_action": payment["next_action"]}
     await house.sandbox.pay(card=_DISPUTED_CARD, **whose)
     report = GatewayReport(event_id="dispute", event_type="dispute", is_dispute=True)
     await house.client.get_workflow_handle(payment["id"]).signal(GATEWAY_REPORTED, report)
     await house.until(payment["id"], lambda now: now["dispute"] is not None)
-    await _mend(house)
-    return await _ended(house, payment, "succeeded")
+    await mend(house)
+    return await ended(house, payment, "succeeded")
 
 
 async def _refunded_elsewhere(house: House, gateway: str) -> str:
@@ -312,40 +311,40 @@ async def _refunded_elsewhere(house: House, gateway: str) -> str:
 
 async def _refunded_elsewhere_at_once(house: House) -> str:
     """The refund is what the payment's own workflow hears first."""
-    payment = await _opened(house, "alipay")
+    payment = await opened(house, "alipay")
     await house.sandbox.fault("alipay", "webhook", "never", reference=payment["id"], times=10)
     await house.pay(payment)
     await house.sandbox.refund("alipay", payment["id"])
     report = GatewayReport(event_id="refund", event_type="refund", is_refund=True)
     await house.client.get_workflow_handle(payment["id"]).signal(GATEWAY_REPORTED, report)
     await house.until(payment["id"], lambda now: now["amount_refunded"] == 2900)
-    await _mend(house)
-    return await _ended(house, payment, "succeeded")
+    await mend(house)
+    return await ended(house, payment, "succeeded")
 
 
 async def _canceled_unscanned(house: House) -> str:
     """Alipay knows nothing of an order until the payer scans: watched until it has expired."""
-    payment = await _opened(house, "alipay")
+    payment = await opened(house, "alipay")
     await house.command(payment["id"], "cancel")
     await skip_time(house.client, payment["id"])
-    return await _ended(house, payment, "canceled")
+    return await ended(house, payment, "canceled")
 
 
 async def _paid_after_a_cancel(house: House) -> str:
-    payment = await _opened(house, "alipay")
+    payment = await opened(house, "alipay")
     await house.command(payment["id"], "cancel")
     await house.pay(payment)
     await until_receipt(house, payment["id"])
-    return await _ended(house, payment, "canceled")
+    return await ended(house, payment, "canceled")
 
 
 async def _paid_at_both_codes(house: House) -> str:
     """Alipay lost the first code before anybody had it; somebody pays it all the same."""
     await house.sandbox.fault("alipay", "open", "cut_after")
-    payment = await _opened(house, "alipay")
+    payment = await opened(house, "alipay")
     assert payment["attempt"] == 2
     await house.pay(payment)
-    await _ended(house, payment, "succeeded")
+    await ended(house, payment, "succeeded")
     await house.sandbox.pay(gateway="alipay", reference=payment["id"], attempt=1)
     return str(payment["id"])
 
@@ -353,37 +352,17 @@ async def _paid_at_both_codes(house: House) -> str:
 async def _watched_to_no_end(house: House) -> str:
     """Nobody understands what the gateway says, for days: a person is called, and it makes sense
     again."""
-    payment = await _opened(house, "stripe")
+    payment = await opened(house, "stripe")
     await _cancel_out_of_reach(house, payment)
-    await _lie(house, payment, "unknown_status")
+    await lie(house, payment, "unknown_status")
     await skip_time(house.client, payment["id"])
     async with asyncio.timeout(_PATIENCE_SECONDS):
         while "attempt_not_dead" not in await attention_to(house, payment["id"]):
             await asyncio.sleep(0.1)
-    await _mend(house)
+    await mend(house)
     report = GatewayReport(event_id="by hand", event_type="reported")
     await house.client.get_workflow_handle(payment["id"]).signal(GATEWAY_REPORTED, report)
-    return await _ended(house, payment, "canceled")
-
-
-async def _opened(house: House, gateway: str, **fields: Any) -> Json:
-    """A payment that waits for its payer."""
-    payment = await house.create(gateway, **fields)
-    return await house.until_status(payment["id"], "requires_action")
-
-
-async def _ended(house: House, payment: Json, status: str) -> str:
-    assert (await house.until_status(payment["id"]))["status"] == status
-    return str(payment["id"])
-
-
-async def _lie(house: House, payment: Json, lie: str) -> None:
-    await house.sandbox.fault(payment["gateway"], "query", lie, reference=payment["id"], times=1000)
-
-
-async def _mend(house: House) -> None:
-    answer = await house.sandbox.control.delete("/control/faults")
-    assert answer.status_code == 200, answer.text
+    return await ended(house, payment, "canceled")
 
 
 JOURNEYS: Final[dict[str, Journey]] = {

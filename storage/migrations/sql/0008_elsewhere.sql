@@ -13,5 +13,9 @@ ALTER TABLE webhook_inbox
 -- A dispute takes points back as well as a refund.
 ALTER TABLE points_clawbacks RENAME COLUMN refund_id TO cause_id;
 ALTER TABLE points_takings RENAME COLUMN refund_id TO cause_id;
+ALTER TABLE points_clawbacks
+    RENAME CONSTRAINT points_clawbacks_refund_id_not_null TO points_clawbacks_cause_id_not_null;
+ALTER TABLE points_takings
+    RENAME CONSTRAINT points_takings_refund_id_not_null TO points_takings_cause_id_not_null;
 ALTER TABLE points_takings
     RENAME CONSTRAINT points_takings_refund_id_fkey TO points_takings_cause_id_fkey;

@@ -22,15 +22,20 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(
-        "ALTER TABLE points_takings"
-        " RENAME CONSTRAINT points_takings_cause_id_fkey TO points_takings_refund_id_fkey"
-    )
+    for table, suffix in (
+        ("points_takings", "fkey"),
+        ("points_takings", "not_null"),
+        ("points_clawbacks", "not_null"),
+    ):
+        op.execute(
+            f"ALTER TABLE {table}"
+            f" RENAME CONSTRAINT {table}_cause_id_{suffix} TO {table}_refund_id_{suffix}"
+        )
     op.alter_column("points_takings", "cause_id", new_column_name="refund_id")
     op.alter_column("points_clawbacks", "cause_id", new_column_name="refund_id")
     op.drop_column("webhook_inbox", "refunded_reference")
     op.drop_column("webhook_inbox", "foreign_refund")
-    op.drop_constraint("refunds_cause_check", "refunds", type_="check")
-    op.create_check_constraint(
-        op.f("refunds_cause_check"), "refunds", "cause IN ('requested', 'returned')"
+    op.execute(
+        "ALTER TABLE refunds DROP CONSTRAINT refunds_cause_check,"
+        " ADD CONSTRAINT refunds_cause_check CHECK (cause IN ('requested', 'returned'))"
     )

@@ -1,0 +1,30 @@
+"""What many journeys have in common."""
+
+from typing import Any
+
+from tests.fixtures.house import House
+
+Json = dict[str, Any]
+
+
+async def opened(house: House, gateway: str, **fields: Any) -> Json:
+    """A payment that waits for its payer."""
+    payment = await house.create(gateway, **fields)
+    return await house.until_status(payment["id"], "requires_action")
+
+
+async def ended(house: House, payment: Json, status: str) -> str:
+    """The payment's id, once it has this final status."""
+    assert (await house.until_status(payment["id"]))["status"] == status
+    return str(payment["id"])
+
+
+async def lie(house: House, payment: Json, lie: str) -> None:
+    """Let the gateway answer queries wrongly until `mend`."""
+    await house.sandbox.fault(payment["gateway"], "query", lie, reference=payment["id"], times=1000)
+
+
+async def mend(house: House) -> None:
+    """Clear every fault."""
+    answer = await house.sandbox.control.delete("/control/faults")
+    assert answer.status_code == 200, answer.text
