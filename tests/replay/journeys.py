@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
 from tests.fixtures.house import METHODS, House
-from tests.replay.steps import Json, ended, lie, mend, opened
+from tests.replay.steps import Journey, Json, ended, lie, mend, opened
 
 _PATIENCE_SECONDS: Final = 60
 # Past the first poll, or chance would decide whether that one comes before the deadline.
@@ -31,17 +30,6 @@ _SHORT_LIFE_SECONDS: Final = 8
 _3DS_CARD: Final = "4000002760003184"
 _DISPUTED_CARD: Final = "4000000000000259"
 _NO_BUDGET: Final = timedelta(milliseconds=500)
-
-
-@dataclass(frozen=True)
-class Journey:
-    """`play` takes a payment to where all its workflows have ended or soon will, and gives its id.
-
-    `has_after` where the last of them is the one for what comes after the payment's own.
-    """
-
-    play: Callable[[House], Awaitable[str]]
-    has_after: bool = False
 
 
 async def _paid(house: House, gateway: str, method: str) -> str:

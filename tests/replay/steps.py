@@ -1,10 +1,23 @@
 """What many journeys have in common."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tests.fixtures.house import House
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Journey:
+    """`play` takes a payment to where all its workflows have ended or soon will, and gives its id.
+
+    `has_after` where the last of them is the one for what comes after the payment's own.
+    """
+
+    play: Callable[[House], Awaitable[str]]
+    has_after: bool = False
 
 
 async def opened(house: House, gateway: str, **fields: Any) -> Json:
