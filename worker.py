@@ -22,6 +22,7 @@ from temporalio.worker import Interceptor, PollerBehaviorSimpleMaximum, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.delivery import Delivery
+from activities.discovery import DiscoveryActivities
 from activities.dispute import DisputeActivities
 from activities.housekeeping import Housekeeping
 from activities.payment import PaymentActivities
@@ -94,6 +95,7 @@ def build_workers(
     payments = PaymentActivities(database, gateways)
     switches = SwitchActivities(database, gateways)
     disputes = DisputeActivities(database, gateways)
+    discovery = DiscoveryActivities(database, gateways)
     clawback = load_catalog(settings.catalog_file).points.clawback
     refunds = RefundActivities(database, gateways, clawback)
     points = PointsActivities(database)
@@ -127,6 +129,7 @@ def build_workers(
                     refunds.ask,
                     refunds.settle,
                     disputes.settle,
+                    discovery.discover,
                 ],
                 interceptors=[ActivityInterceptor(), *interceptors],
                 activity_task_poller_behavior=POLLERS,

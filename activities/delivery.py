@@ -101,12 +101,13 @@ class Delivery:
         return await self._observe_afterwards(payment_id, report)
 
     async def _matched(self, entry: InboxEntry) -> InboxEntry:
-        """The entry with the payment whose money is disputed: nobody can dispute it before the
-        gateway's number of the order stands in the record."""
-        if entry.payment_id is not None or entry.disputed_reference is None:
+        """The entry with the payment whose money is disputed, or refunded elsewhere: nobody can do
+        that before the gateway's number of the order stands in the record."""
+        reference = entry.disputed_reference or entry.refunded_reference
+        if entry.payment_id is not None or reference is None:
             return entry
         async with self._database.single() as work:
-            payment_id = await work.receipts.payment_behind(entry.gateway, entry.disputed_reference)
+            payment_id = await work.receipts.payment_behind(entry.gateway, reference)
         return replace(entry, payment_id=payment_id)
 
     async def _observe_entry(self, entry: InboxEntry) -> InboxOutcome | None:
@@ -114,11 +115,13 @@ class Delivery:
             event_id=f"{entry.gateway.value}/{entry.event_id}",
             event_type=entry.event_type,
             is_dispute=entry.disputed_reference is not None,
+            is_refund=entry.foreign_refund is not None,
         )
         if entry.refund_id is not None:
             return await self.observe_refund(entry.refund_id, report)
         if entry.payment_id is None:
-            is_elsewhere = entry.disputed_reference is not None
+            reference = entry.disputed_reference or entry.refunded_reference
+            is_elsewhere = reference is not None
             return InboxOutcome.UNMATCHED if is_elsewhere else InboxOutcome.IGNORED
         return await self.observe(entry.payment_id, report)
 

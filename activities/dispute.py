@@ -1,8 +1,8 @@
 """What follows a gateway's report of a dispute: ask what stands, and record it.
 
 A gateway tells every dispute of an order, and of each the whole truth, so that one asking makes
-up for any number of reports that were lost. What a change means beyond record and ledger is for
-whoever reads the change that `Disputes.record` answers with.
+up for any number of reports that were lost. Points that the disputed money bought follow it, in the
+same transaction.
 """
 
 from datetime import datetime
@@ -51,7 +51,9 @@ class DisputeActivities(Placing):
             return
         async with self.database.begin() as work:
             for one in observed:
-                await work.disputes.record(_told(record, attempt, one), now)
+                change = await work.disputes.record(_told(record, attempt, one), now)
+                if change is not None:
+                    await work.clawbacks.follow(change, now)
             await work.attention.resolve(payment_id, now, UNTRUSTED)
 
 

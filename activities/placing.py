@@ -53,6 +53,7 @@ class Placing:
                 for name in _gateways_of(paid)
                 if name in self.gateways and self.gateways[name].capabilities.disputes
             ),
+            refunds_at=tuple(name for name in _gateways_of(paid) if name in self.gateways),
             refusal=refusal,
             needs_attention=record.needs_attention,
             returns=returned,

@@ -27,7 +27,7 @@ from billing.identifiers import attempt_number
 from billing.messages import AskRefund, RefundRequest, RefundStanding, ReserveRefund, SettleRefund
 from billing.payment import Failure, GatewayName, Review
 from billing.points import ClawbackPolicy
-from billing.refund import RefundCause, RefundStatus
+from billing.refund import RefundStatus
 from gateways.gateway import Gateway, RefundObservation, RefundOrder, RefundState
 from storage.database import Database, UnitOfWork
 from storage.ledger import Posting
@@ -41,7 +41,7 @@ REFUSALS: Final = (
 )
 """What a reservation comes to when nothing can be reserved: nothing was changed."""
 
-_Answer = RefundObservation | AnswerUntrusted
+Answer = RefundObservation | AnswerUntrusted
 
 
 class RefundActivities:
@@ -96,7 +96,7 @@ class RefundActivities:
         record = await self._record(request.refund_id)
         if record.refund.status is RefundStatus.FAILED:
             return _standing(record)
-        answer: _Answer
+        answer: Answer
         try:
             with asking(record.refund.gateway):
                 answer = await self._gateway(record).query_refund(order_of(record))
@@ -109,7 +109,7 @@ class RefundActivities:
         return await self._store(record, answer, request.now)
 
     async def _ask(self, record: RefundRecord, now: datetime) -> RefundStanding:
-        answer: _Answer
+        answer: Answer
         try:
             with asking(record.refund.gateway):
                 answer = await self._gateway(record).refund(order_of(record))
@@ -132,14 +132,14 @@ class RefundActivities:
             )
 
     async def _store(
-        self, record: RefundRecord, answer: _Answer, now: datetime, *, is_asked: bool = False
+        self, record: RefundRecord, answer: Answer, now: datetime, *, is_asked: bool = False
     ) -> RefundStanding:
         async with self._database.begin() as work:
             locked = await work.refunds.find(record.refund.id, lock=True)
             assert locked is not None, "a refund is never deleted"
             if is_asked:
                 await work.refunds.note_asked(record.refund.id, now=now)
-            await _apply(work, locked, answer, now)
+            await apply(work, locked, answer, now)
             return _standing(await _found(work, record.refund.id))
 
     async def _record(self, refund_id: str) -> RefundRecord:
@@ -168,8 +168,8 @@ async def _audit(work: UnitOfWork, wanted: RefundRequest, now: datetime) -> None
         )
 
 
-async def _apply(work: UnitOfWork, record: RefundRecord, answer: _Answer, now: datetime) -> None:
-    """What the gateway said, in status and ledger at once."""
+async def apply(work: UnitOfWork, record: RefundRecord, answer: Answer, now: datetime) -> None:
+    """What the gateway said, in status and ledger at once; whoever applies it holds the refund."""
     refund = record.refund
     if isinstance(answer, AnswerUntrusted):
         await _park(work, record, answer.reason, answer.detail, now)
@@ -217,7 +217,7 @@ async def _move(
         return
     for reason in ("balance_insufficient", *_reasons(record)):
         await work.attention.resolve(record.refund.payment_id, now, reason)
-    if record.refund.cause is RefundCause.RETURNED:
+    if not record.kept:
         await _tell_of_return(work, record, to, now)
 
 
@@ -240,9 +240,11 @@ async def _tell_of_return(
         },
         now,
     )
-    if has_gone:
+    done, _ = await work.refunds.given_back(refund.payment_id, record.attempt)
+    if done >= record.paid_minor:
         await work.attention.resolve(refund.payment_id, now, "return_failed")
         await work.attention.resolve(refund.payment_id, now, "unapplied_receipt")
+    if has_gone or done >= record.paid_minor:
         return
     await work.attention.raise_(
         refund.payment_id,
@@ -263,11 +265,7 @@ async def _post(
 ) -> None:
     """Out of what it was booked to when it came in, through the gateway's clearing."""
     refund = record.refund
-    booked = (
-        "revenue"
-        if refund.cause is RefundCause.REQUESTED
-        else f"unapplied_receipts:{refund.gateway.value}"
-    )
+    booked = "revenue" if record.kept else f"unapplied_receipts:{refund.gateway.value}"
     amount = sign * refund.amount
     await work.ledger.post(
         cause,

@@ -11,13 +11,21 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.delivery import Delivery
 from billing.errors import NothingToReturn, PaymentNotFound, RefundNotFound
 from billing.identifiers import return_id
-from billing.messages import PAYMENT_WORKFLOW, REFUND_WORKFLOW, RefundRequest, ReviewDecision
-from billing.refund import LONGEST_REASON, RefundCause, RefundStatus
+from billing.messages import (
+    PAYMENT_WORKFLOW,
+    REFUND_WORKFLOW,
+    GatewayReport,
+    RefundRequest,
+    ReviewDecision,
+)
+from billing.refund import LONGEST_REASON, Refund, RefundCause, RefundStatus
 from runtime import attributes
 from runtime.queues import CORE
 from storage.database import Database
+from storage.inbox import InboxOutcome
 from storage.payments import PaymentRecord
 from storage.receipts import ReceiptRecord
 from storage.refund_rows import request_of
@@ -105,6 +113,8 @@ class Resumption:
         if record is None or payment is None:
             raise RefundNotFound(f"there is no refund {refund_id}")
         refund = record.refund
+        if refund.cause is RefundCause.ELSEWHERE:
+            return await self._look_elsewhere(refund)
         if refund.status.has_ended or await self._is_running(refund_id):
             return False
         request = request_of(record, payment.payment.user_id)
@@ -135,6 +145,18 @@ class Resumption:
         for request in wanted:
             await self._start_refund(request, RefundStatus.PENDING)
         return [request.refund_id for request in wanted]
+
+    async def _look_elsewhere(self, refund: Refund) -> bool:
+        """A refund that is not ours is never asked for: the gateway is asked about its payment."""
+        if refund.status.has_ended:
+            return False
+        report = GatewayReport(
+            event_id=f"unfinished/{refund.id}/{datetime.now(UTC).isoformat()}",
+            event_type="refund.unfinished",
+            is_refund=True,
+        )
+        delivery = Delivery(self._client, self._database)
+        return await delivery.observe(refund.payment_id, report) is InboxOutcome.DELIVERED
 
     async def _start_refund(self, request: RefundRequest, status: RefundStatus) -> bool:
         try:

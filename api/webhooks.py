@@ -123,6 +123,8 @@ async def _store(
             now,
             refund_number=notification.refund_number,
             disputed_reference=notification.disputed_reference,
+            foreign_refund=notification.foreign_refund,
+            refunded_reference=notification.refunded_reference,
         )
     ours = parse_attempt_number(notification.number) if notification.number else None
     log.info(

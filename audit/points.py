@@ -137,7 +137,8 @@ async def _purchases(evidence: Evidence) -> list[Finding]:
 
 
 async def _clawbacks(evidence: Evidence) -> list[Finding]:
-    """Every refund that stands has taken its points back, and no other."""
+    """Every refund that stands has taken its points back, every dispute those of the money it has,
+    and nothing else has."""
     findings = [
         Finding(
             9,
@@ -152,8 +153,10 @@ async def _clawbacks(evidence: Evidence) -> list[Finding]:
                    coalesce(clawbacks.amount_minor, 0) AS taken_for
             FROM refunds
             LEFT JOIN points_clawbacks AS clawbacks
-            ON clawbacks.refund_id = refunds.id AND clawbacks.restored_at IS NULL
-            WHERE refunds.cause = 'requested'
+            ON clawbacks.cause_id = refunds.id AND clawbacks.restored_at IS NULL
+            JOIN receipts ON receipts.payment_id = refunds.payment_id
+                         AND receipts.attempt = refunds.attempt
+            WHERE receipts.kept
               AND EXISTS (SELECT 1 FROM points_lots WHERE payment_id = refunds.payment_id)
               AND coalesce(clawbacks.amount_minor, 0)
                   <> CASE refunds.status WHEN 'failed' THEN 0 ELSE refunds.amount_minor END
@@ -164,22 +167,50 @@ async def _clawbacks(evidence: Evidence) -> list[Finding]:
     findings += [
         Finding(
             9,
-            row["refund_id"],
+            row["reference"],
+            f"the dispute has {row['held']}, and points are taken back for {row['taken_for']}",
+            _ONE_TRANSACTION,
+        )
+        for row in await evidence.rows(
+            """
+            SELECT disputes.reference, held.minor AS held, coalesce(taken.minor, 0) AS taken_for
+            FROM disputes
+            JOIN receipts ON receipts.payment_id = disputes.payment_id
+                         AND receipts.attempt = disputes.attempt AND receipts.kept
+            CROSS JOIN LATERAL (
+                SELECT greatest(disputes.withdrawn_minor - disputes.reinstated_minor, 0) AS minor
+            ) AS held
+            LEFT JOIN LATERAL (
+                SELECT sum(clawbacks.amount_minor) AS minor FROM points_clawbacks AS clawbacks
+                WHERE clawbacks.restored_at IS NULL
+                  AND (clawbacks.cause_id = disputes.reference
+                       OR starts_with(clawbacks.cause_id, disputes.reference || '/'))
+            ) AS taken ON true
+            WHERE EXISTS (SELECT 1 FROM points_lots WHERE payment_id = disputes.payment_id)
+              AND coalesce(taken.minor, 0) <> held.minor
+            ORDER BY disputes.reference
+            """
+        )
+    ]
+    findings += [
+        Finding(
+            9,
+            row["cause_id"],
             f"it took {row['points']} points back, of which {row['owed']} are owed and"
             f" {row['taken']} came out of lots",
             _ONE_TRANSACTION,
         )
         for row in await evidence.rows(
             """
-            SELECT clawbacks.refund_id, clawbacks.points, clawbacks.owed,
+            SELECT clawbacks.cause_id, clawbacks.points, clawbacks.owed,
                    coalesce(sum(takings.points + takings.lapsed), 0) AS taken
             FROM points_clawbacks AS clawbacks
-            LEFT JOIN points_takings AS takings ON takings.refund_id = clawbacks.refund_id
+            LEFT JOIN points_takings AS takings ON takings.cause_id = clawbacks.cause_id
             WHERE clawbacks.restored_at IS NULL
-            GROUP BY clawbacks.refund_id
+            GROUP BY clawbacks.cause_id
             HAVING clawbacks.points
                    <> clawbacks.owed + coalesce(sum(takings.points + takings.lapsed), 0)
-            ORDER BY clawbacks.refund_id
+            ORDER BY clawbacks.cause_id
             """
         )
     ]

@@ -70,6 +70,8 @@ async def _unapplied_goes_back(evidence: Evidence) -> list[Finding]:
 
 
 async def _reserved_within_bounds(evidence: Evidence) -> list[Finding]:
+    """A refund made elsewhere asks nobody: what was set aside for ours is then for the gateway to
+    refuse, and only what has gone back counts."""
     return [
         Finding(
             4,
@@ -84,7 +86,11 @@ async def _reserved_within_bounds(evidence: Evidence) -> list[Finding]:
                    sum(refunds.amount_minor) AS reserved
             FROM refunds LEFT JOIN receipts
             ON receipts.payment_id = refunds.payment_id AND receipts.attempt = refunds.attempt
-            WHERE refunds.status <> 'failed'
+            WHERE refunds.status = 'succeeded'
+               OR (refunds.status <> 'failed' AND NOT EXISTS (
+                      SELECT 1 FROM refunds AS others
+                      WHERE others.payment_id = refunds.payment_id
+                        AND others.attempt = refunds.attempt AND others.cause = 'elsewhere'))
             GROUP BY refunds.payment_id, refunds.attempt, receipts.amount_minor
             HAVING sum(refunds.amount_minor) > coalesce(receipts.amount_minor, 0)
             """
@@ -107,9 +113,11 @@ async def _ledger_against_refunds(evidence: Evidence) -> list[Finding]:
             SELECT refunds.id, refunds.status, refunds.amount_minor, side.code,
                    coalesce(posted.amount, 0) AS posted
             FROM refunds
+            JOIN receipts ON receipts.payment_id = refunds.payment_id
+                         AND receipts.attempt = refunds.attempt
             CROSS JOIN LATERAL (
                 VALUES (-1, 'gateway_clearing:' || refunds.gateway),
-                       (1, CASE WHEN refunds.cause = 'requested' THEN 'revenue'
+                       (1, CASE WHEN receipts.kept THEN 'revenue'
                                 ELSE 'unapplied_receipts:' || refunds.gateway END)
             ) AS side (sign, code)
             LEFT JOIN LATERAL (

@@ -12,6 +12,7 @@ from activities.refund import order_of as refund_order_of
 from audit.evidence import Charge
 from billing.errors import AnswerUntrusted, GatewayError, OutcomeUnknown
 from billing.payment import GatewayName
+from billing.refund import RefundCause
 from gateways.gateway import Gateway, RefundState
 from storage.database import Database
 from storage.payments import AttemptRecord, PaymentRecord
@@ -122,12 +123,29 @@ class GatewayQueryTruth:
     async def _refunded(
         self, gateway: Gateway, record: PaymentRecord, attempt: AttemptRecord
     ) -> int:
-        """What the gateway says it gave back of the refunds that we know of."""
+        """What the gateway says it gave back: of ours, and of those made elsewhere as far as it
+        tells."""
         async with self._database.single() as work:
-            known = await work.refunds.of_payment(record.payment.id)
-        total = 0
+            known = [
+                one
+                for one in await work.refunds.of_payment(record.payment.id)
+                if one.attempt == attempt.attempt
+            ]
+        elsewhere = [one for one in known if one.refund.cause is RefundCause.ELSEWHERE]
+        hints = sorted(one.refund.gateway_reference or "" for one in elsewhere)
+        try:
+            told = await gateway.list_refunds(order_of(record, attempt), hints)
+        except AnswerUntrusted as problem:
+            raise OutcomeUnknown(f"{problem.reason}: {problem.detail}") from None
+        if told.returned_minor is not None:
+            return told.returned_minor
+        total = sum(
+            one.amount_minor
+            for one in told.refunds
+            if one.observation.state is RefundState.SUCCEEDED
+        )
         for refund in known:
-            if refund.attempt == attempt.attempt:
+            if refund.refund.cause is not RefundCause.ELSEWHERE:
                 answer = await gateway.query_refund(refund_order_of(refund))
                 total += refund.refund.amount if answer.state is RefundState.SUCCEEDED else 0
         return total

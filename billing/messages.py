@@ -39,7 +39,8 @@ class PaymentOrder(Message):
 
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
     before it does anything else. `polls` are those of the runs before this one, `disputed` that
-    one of them heard of a dispute. `points` are what a payment of that type buys.
+    one of them heard of a dispute, `refunded` of a refund made elsewhere. `points` are what a
+    payment of that type buys.
     """
 
     payment_id: str
@@ -60,6 +61,7 @@ class PaymentOrder(Message):
     resumed: bool = False
     polls: int = 0
     disputed: bool = False
+    refunded: bool = False
     points: PointsPurchase | None = None
 
 
@@ -110,7 +112,7 @@ class Standing(Message):
     `open_attempts` are those that may yet take money, at `open_gateways`; the workflow ends when
     none is left. `gateways` are those of all attempts. `refusal` is why the gateway would not open
     the attempt that was to take the place of the payment's own. `disputes_at` is where its money
-    may be disputed.
+    may be disputed, `refunds_at` where it may be refunded without us.
     `needs_attention` says that something about the payment waits for a person. `returns` are the
     refunds of money it did not wait for, as long as they have not ended.
     """
@@ -120,6 +122,7 @@ class Standing(Message):
     open_gateways: tuple[GatewayName, ...] = ()
     gateways: tuple[GatewayName, ...] = ()
     disputes_at: tuple[GatewayName, ...] = ()
+    refunds_at: tuple[GatewayName, ...] = ()
     refusal: Failure | None = None
     needs_attention: bool = False
     returns: tuple[RefundRequest, ...] = ()
@@ -189,6 +192,15 @@ class SettleDisputes(Message):
     now: datetime
 
 
+class DiscoverRefunds(Message):
+    """Ask the gateway for refunds of the money it took that were made without us, and record
+    them."""
+
+    payment_id: str
+    gateway: GatewayName
+    now: datetime
+
+
 class EndPayment(Message):
     """Give the payment its final status in the record alone, the gateway being out of reach."""
 
@@ -211,12 +223,14 @@ class FlagPayment(Message):
 class GatewayReport(Message):
     """A fact from outside: a webhook's id and type, never its body.
 
-    `is_dispute` tells that it speaks of a dispute, after which a query alone does not ask.
+    `is_dispute` tells that it speaks of a dispute, `is_refund` of a refund made elsewhere, after
+    which a query alone does not ask.
     """
 
     event_id: str
     event_type: str
     is_dispute: bool = False
+    is_refund: bool = False
 
 
 class Command(Message):
@@ -316,6 +330,7 @@ __all__ = [
     "AttemptState",
     "ClosePayment",
     "Command",
+    "DiscoverRefunds",
     "EndPayment",
     "FlagPayment",
     "GatewayReport",

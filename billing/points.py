@@ -255,7 +255,9 @@ def plan_clawback(
     there = sum(lot.remaining + lot.expired for lot in own)
 
     def needed(amount: int) -> int:
-        due = points_due(granted, standing.paid_minor, standing.refunded_minor + amount)
+        # What gateways gave back or had withdrawn by themselves may come to more than was paid.
+        gone = min(standing.refunded_minor + amount, standing.paid_minor)
+        due = points_due(granted, standing.paid_minor, gone)
         return max(0, due - standing.taken)
 
     if needed(amount_minor) > there and policy is not ClawbackPolicy.DEBT:

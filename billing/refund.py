@@ -45,10 +45,12 @@ LONGEST_REASON: Final = 80
 
 
 class RefundCause(StrEnum):
-    """REQUESTED by the application; RETURNED by ourselves: no payment waited for the money."""
+    """REQUESTED by the application; RETURNED by ourselves: no payment waited for the money.
+    ELSEWHERE: made at the gateway without us, and only recorded here."""
 
     REQUESTED = "requested"
     RETURNED = "returned"
+    ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ Adapters know one provider's protocol and nothing of the record: what they are t
 `Order`, what they learn goes out in an `Observation`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from billing.dispute import DisputeStatus
 from billing.errors import AnswerUntrusted
@@ -163,6 +163,29 @@ class RefundObservation:
 
 
 @dataclass(frozen=True)
+class ForeignRefund:
+    """A refund of an order of ours that was not made by us; `number` is what the gateway tells it
+    apart by, among the refunds of that order at least. `amount_minor` is in minor units."""
+
+    number: str
+    amount_minor: int
+    observation: RefundObservation
+
+
+@dataclass(frozen=True)
+class ToldRefunds:
+    """What a gateway tells of refunds made elsewhere, as far as it tells of them.
+
+    `returned_minor` is all that the order has given back, whoever asked for it, and None where the
+    gateway does not say. `is_any` says that some refund of the order exists, whose ever it is.
+    """
+
+    refunds: tuple[ForeignRefund, ...] = ()
+    returned_minor: int | None = None
+    is_any: bool = False
+
+
+@dataclass(frozen=True)
 class DisputeObservation:
     """The gateway's truth about one dispute of one order at one moment.
 
@@ -238,6 +261,15 @@ class Gateway(Protocol):
         Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured, AnswerUntrusted.
         """
 
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        """The refunds of a paid order that were made without us.
+
+        `hints` are numbers of such refunds that webhooks named: a gateway that lists no refunds is
+        asked about each of them, and knows of the others at most that they are there.
+        Raises OutcomeUnknown, GatewayThrottled, GatewayMisconfigured, and AnswerUntrusted where a
+        verified answer names another merchant, order, refund or currency.
+        """
+
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         """Every dispute there ever was of a paid order, oldest first; none, without a call, where
         the gateway has no disputes.
@@ -260,14 +292,21 @@ class WebhookRefused(Exception):
 @dataclass(frozen=True)
 class Notification:
     """A verified webhook. `number` is our order number, None where it speaks of no order;
-    `refund_number` is our refund's, where it speaks of one of those. `disputed_reference` is the
-    gateway's own number of the order, where it speaks of a dispute."""
+    `refund_number` is our refund's, where it speaks of one of those, and `foreign_refund` that of
+    a refund that was not made by us. `disputed_reference` and `refunded_reference` are the
+    gateway's own number of the order, where it speaks of a dispute or of a foreign refund."""
 
     event_id: str
     event_type: str
     number: str | None
     refund_number: str | None = None
     disputed_reference: str | None = None
+    foreign_refund: str | None = None
+    refunded_reference: str | None = None
+
+
+MAX_REFUND_NUMBER: Final = 64
+"""Characters, at Alipay and WeChat Pay; Stripe's are shorter."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,25 @@ class PayerDeed(BaseModel):
         return dict(self.model_extra or {})
 
 
+class MerchantDeed(BaseModel):
+    """What a merchant does at the gateway's dashboard, to the newest order of a payment unless
+    told; `amount` in minor units, all that is left unless told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gateway: str
+    reference: str
+    attempt: int | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(None, self.reference, self.attempt)
+
+
+class MerchantRefund(MerchantDeed):
+    amount: int | None = Field(default=None, ge=1)
+
+
 class FaultWanted(BaseModel):
     """A fault to come; the fields after `reference` are parameters of some faults."""
 
@@ -66,6 +85,15 @@ def control_routes(
     sandbox: Sandbox, providers: Mapping[str, Provider], payers: Mapping[str, Payer]
 ) -> APIRouter:
     router = APIRouter(prefix="/control")
+    merchants = {name: provider.merchant(sandbox) for name, provider in providers.items()}
+
+    @router.post("/refund")
+    async def refund(deed: MerchantRefund) -> dict[str, Any]:
+        return known(merchants, deed.gateway).refund(deed.wanted, deed.amount)
+
+    @router.post("/close")
+    async def close(deed: MerchantDeed) -> dict[str, Any]:
+        return known(merchants, deed.gateway).close(deed.wanted)
 
     @router.post("/pay")
     async def pay(deed: PayerDeed) -> dict[str, Any]:

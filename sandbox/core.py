@@ -74,6 +74,19 @@ class Payer(Protocol):
         """Try to pay and fail."""
 
 
+class Merchant(Protocol):
+    """Somebody of the merchant's at the gateway's dashboard, of whom the application knows
+    nothing. Both return once committed, with at least `reference`, `number` (the gateway's own)
+    and `status`. Both raise ControlRefused."""
+
+    def refund(self, wanted: Wanted, amount: int | None) -> dict[str, Any]:
+        """Give back `amount` (minor units; None: all that is left), under a number of the
+        gateway's own."""
+
+    def close(self, wanted: Wanted) -> dict[str, Any]:
+        """End an order that nobody has paid."""
+
+
 @dataclass(frozen=True)
 class OrderLine:
     """One order as the page and `GET /control/orders` show it. `status` is the gateway's own
@@ -110,6 +123,9 @@ class Provider(Protocol):
 
     def payer(self, sandbox: Sandbox) -> Payer:
         """The device behind /control/pay and /control/decline."""
+
+    def merchant(self, sandbox: Sandbox) -> Merchant:
+        """The dashboard behind /control/refund and /control/close."""
 
     def webhook_rules(self, sandbox: Sandbox) -> WebhookRules:
         """How this gateway signs its webhooks, reads the replies and repeats."""

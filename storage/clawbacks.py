@@ -1,7 +1,8 @@
-"""Clawbacks: the points that refunds take back, out of which lots, and their way back.
+"""Clawbacks: the points that refunds and disputes take back, out of which lots, and their way back.
 
-A refund's clawback is recorded even where it takes no points, for the amount counts: the points of
-a purchase go with its money in proportion, whatever parts it is refunded in.
+A clawback is known by its cause: a refund's id or a dispute's. It is recorded even where it takes
+no points, for the amount counts: the points of a purchase go with its money in proportion, whatever
+parts it is refunded in.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import RefundExceedsPayment
+from billing.identifiers import is_refund_id
 from billing.points import (
     Clawback,
     ClawbackPolicy,
@@ -25,6 +27,8 @@ from billing.points import (
     draw,
     plan_clawback,
 )
+from billing.refund import RefundCause
+from storage.dispute_rows import DisputeChange, DisputeRecord
 from storage.payments import Payments
 from storage.points_book import Balance, PointsBook, User
 from storage.points_tables import (
@@ -34,7 +38,7 @@ from storage.points_tables import (
     points_lots,
     points_takings,
 )
-from storage.tables import payments
+from storage.tables import payments, receipts, refunds
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Clawbacks:
 
     async def take(
         self,
-        refund_id: str,
+        cause_id: str,
         payment_id: str,
         amount_minor: int,
         policy: ClawbackPolicy,
@@ -65,22 +69,62 @@ class Clawbacks:
         """Take back the points that go with a refund of `amount_minor`; the amount that `policy`
         lets pass (minor units). A payment without points loses none; a repeat takes none.
 
-        Raises PointsAlreadySpent, having written nothing.
+        Raises PointsAlreadySpent and RefundExceedsPayment, having written nothing.
         """
+        return await self._take_back(cause_id, payment_id, amount_minor, policy, now)
+
+    async def seize(self, cause_id: str, payment_id: str, amount_minor: int, now: datetime) -> None:
+        """Take back the points that go with money which is gone whatever we say: what is spent is
+        owed, and what was taken back before is not taken twice."""
+        await self._take_back(
+            cause_id, payment_id, amount_minor, ClawbackPolicy.DEBT, now, is_gone=True
+        )
+
+    async def follow(self, change: DisputeChange, now: datetime) -> None:
+        """Have the points that a dispute has follow the money that it has: taken back when money is
+        withdrawn, restored when it is reinstated.
+
+        Its first withdrawal is known by the dispute's id, a later one also by how far its money
+        had moved.
+        """
+        record = change.after
+        held = max(record.held_minor, 0)
+        if held == (max(change.before.held_minor, 0) if change.before else 0):
+            return
+        if not await self._is_of_purchase(record):
+            return
+        causes = await self._causes_of(record.dispute.id)
+        for cause_id in causes:
+            await self.restore(cause_id, now)
+        if held > 0:
+            moved = record.withdrawn_minor + record.reinstated_minor
+            cause_id = f"{record.dispute.id}/{moved}" if causes else record.dispute.id
+            await self.seize(cause_id, record.payment_id, held, now)
+
+    async def _take_back(
+        self,
+        cause_id: str,
+        payment_id: str,
+        amount_minor: int,
+        policy: ClawbackPolicy,
+        now: datetime,
+        *,
+        is_gone: bool = False,
+    ) -> int:
         await self._payments.hold(payment_id)
         purchase = await self._purchase(payment_id)
         if purchase is None:
             return amount_minor
         balance = await self._book.open(purchase.user, now)
         known: int | None = await self._connection.scalar(
-            select(points_clawbacks.c.amount_minor).where(points_clawbacks.c.refund_id == refund_id)
+            select(points_clawbacks.c.amount_minor).where(points_clawbacks.c.cause_id == cause_id)
         )
         if known is not None:
             return known
-        plan, _ = await self._plan(purchase, amount_minor, policy, now)
+        plan, _ = await self._plan(purchase, amount_minor, policy, now, is_gone=is_gone)
         await self._connection.execute(
             insert(points_clawbacks).values(
-                refund_id=refund_id,
+                cause_id=cause_id,
                 application=purchase.user.application,
                 user_id=purchase.user.user_id,
                 payment_id=payment_id,
@@ -90,28 +134,33 @@ class Clawbacks:
                 effective_at=now,
             )
         )
+        await self._carry_out(cause_id, payment_id, plan, balance, now)
+        return plan.amount_minor
+
+    async def _carry_out(
+        self, cause_id: str, payment_id: str, plan: Clawback, balance: Balance, now: datetime
+    ) -> None:
         for taking in plan.takings:
-            await self._take(refund_id, taking)
+            await self._take(cause_id, taking)
         if plan.movement:
             await self._book.move(
                 balance,
                 PointsMovement.CLAWBACK,
                 plan.movement,
                 payment_id=payment_id,
-                refund_id=refund_id,
+                refund_id=_refund_of(cause_id),
                 debt=plan.owed,
                 now=now,
             )
-        return plan.amount_minor
 
-    async def restore(self, refund_id: str, now: datetime) -> PointsTransaction | None:
+    async def restore(self, cause_id: str, now: datetime) -> PointsTransaction | None:
         """Undo what the refund took, lot by lot, once; None where it moved no points.
 
         Points that paid for its debt since go back to the lots they came from; whatever else the
         user owes is paid from what is restored.
         """
         payment_id = await self._connection.scalar(
-            select(points_clawbacks.c.payment_id).where(points_clawbacks.c.refund_id == refund_id)
+            select(points_clawbacks.c.payment_id).where(points_clawbacks.c.cause_id == cause_id)
         )
         purchase = None if payment_id is None else await self._purchase(payment_id)
         if purchase is None:
@@ -120,7 +169,7 @@ class Clawbacks:
         balance = await self._book.open(purchase.user, now)
         rows = await self._connection.execute(
             select(points_clawbacks.c.owed).where(
-                points_clawbacks.c.refund_id == refund_id,
+                points_clawbacks.c.cause_id == cause_id,
                 points_clawbacks.c.restored_at.is_(None),
             )
         )
@@ -130,11 +179,11 @@ class Clawbacks:
         owed: int = row.owed
         await self._connection.execute(
             update(points_clawbacks)
-            .where(points_clawbacks.c.refund_id == refund_id)
+            .where(points_clawbacks.c.cause_id == cause_id)
             .values(owed=0, restored_at=now)
         )
         restored = owed
-        for taking in await self._takings(refund_id):
+        for taking in await self._takings(cause_id):
             await self._book.change_lot(
                 taking.lot_id,
                 remaining=taking.points,
@@ -143,25 +192,55 @@ class Clawbacks:
             )
             restored += taking.points
         if restored == 0:
+            await self._catch_up(purchase, balance, now)
             return None
         transaction = await self._book.move(
             balance,
             PointsMovement.RESTORE,
             restored,
             payment_id=purchase.payment_id,
-            refund_id=refund_id,
+            refund_id=_refund_of(cause_id),
             debt=-owed,
             now=now,
         )
         await self.pay_debt(balance, now)
+        await self._catch_up(purchase, balance, now)
         return transaction
 
+    async def _catch_up(self, purchase: _Purchase, balance: Balance, now: datetime) -> None:
+        """Take what was just restored although its money is gone all the same: refunded elsewhere
+        or withdrawn, at a time when another refund had taken these points already."""
+        requested = select(refunds.c.id).where(
+            refunds.c.payment_id == purchase.payment_id,
+            refunds.c.cause == RefundCause.REQUESTED.value,
+        )
+        cause_id: str | None = await self._connection.scalar(
+            select(points_clawbacks.c.cause_id)
+            .where(
+                points_clawbacks.c.payment_id == purchase.payment_id,
+                points_clawbacks.c.restored_at.is_(None),
+                points_clawbacks.c.cause_id.not_in(requested),
+            )
+            .order_by(points_clawbacks.c.effective_at.desc(), points_clawbacks.c.cause_id)
+            .limit(1)
+        )
+        if cause_id is None:
+            return
+        plan, _ = await self._plan(purchase, 0, ClawbackPolicy.DEBT, now, is_gone=True)
+        if plan.points == 0:
+            return
+        await self._connection.execute(
+            update(points_clawbacks)
+            .where(points_clawbacks.c.cause_id == cause_id)
+            .values(
+                points=points_clawbacks.c.points + plan.points,
+                owed=points_clawbacks.c.owed + plan.owed,
+            )
+        )
+        await self._carry_out(cause_id, purchase.payment_id, plan, balance, now)
+
     async def preview(
-        self,
-        payment_id: str,
-        amount_minor: int | None,
-        policy: ClawbackPolicy,
-        now: datetime,
+        self, payment_id: str, amount_minor: int | None, policy: ClawbackPolicy, now: datetime
     ) -> ClawbackPreview | None:
         """What a refund of `amount_minor` (minor units; None: all that is left) would do to the
         points, changing nothing; None where the payment brought none.
@@ -192,41 +271,47 @@ class Clawbacks:
         )
 
     async def pay_debt(self, balance: Balance, now: datetime) -> None:
-        """What can be spent pays what is owed, to the oldest refund first; the balance, being the
+        """What can be spent pays what is owed, to the oldest cause first; the balance, being the
         one less the other, stays as it is."""
         if balance.debt == 0:
             return
         rows = await self._connection.execute(
-            select(points_clawbacks.c.refund_id, points_clawbacks.c.owed)
+            select(points_clawbacks.c.cause_id, points_clawbacks.c.owed)
             .where(
                 points_clawbacks.c.application == balance.user.application,
                 points_clawbacks.c.user_id == balance.user.user_id,
                 IS_OWED,
             )
-            .order_by(points_clawbacks.c.refund_id)
+            .order_by(points_clawbacks.c.effective_at, points_clawbacks.c.cause_id)
         )
-        for refund_id, owed in rows.all():
+        for cause_id, owed in rows.all():
             takings = draw(await self._book.lots(balance.user), owed, now)
             paid = sum(taking.points for taking in takings)
             if paid == 0:
                 break
             for taking in takings:
-                await self._take(refund_id, taking)
+                await self._take(cause_id, taking)
             await self._connection.execute(
                 update(points_clawbacks)
-                .where(points_clawbacks.c.refund_id == refund_id)
+                .where(points_clawbacks.c.cause_id == cause_id)
                 .values(owed=points_clawbacks.c.owed - paid)
             )
             balance.debt -= paid
         await self._book.store(balance, now)
 
     async def _plan(
-        self, purchase: _Purchase, amount_minor: int | None, policy: ClawbackPolicy, now: datetime
+        self,
+        purchase: _Purchase,
+        amount_minor: int | None,
+        policy: ClawbackPolicy,
+        now: datetime,
+        *,
+        is_gone: bool = False,
     ) -> tuple[Clawback, list[PointsLot]]:
         standing = await self._standing(purchase)
-        left = purchase.paid_minor - standing.refunded_minor
+        left = max(purchase.paid_minor - standing.refunded_minor, 0)
         amount = left if amount_minor is None else amount_minor
-        if left == 0 or amount > left:
+        if not is_gone and (left == 0 or amount > left):
             raise RefundExceedsPayment(
                 f"{left} of {purchase.paid_minor} in minor units are left of payment"
                 f" {purchase.payment_id}, the rest being refunded or set aside for it",
@@ -260,7 +345,26 @@ class Clawbacks:
         refunded, taken = rows.one()
         return PurchaseStanding(purchase.payment_id, purchase.paid_minor, refunded, taken)
 
-    async def _take(self, refund_id: str, taking: Taking) -> None:
+    async def _is_of_purchase(self, record: DisputeRecord) -> bool:
+        """Whether the disputed money is what paid for the payment."""
+        kept: bool | None = await self._connection.scalar(
+            select(receipts.c.kept).where(
+                receipts.c.payment_id == record.payment_id, receipts.c.attempt == record.attempt
+            )
+        )
+        return bool(kept)
+
+    async def _causes_of(self, dispute_id: str) -> list[str]:
+        """Under which causes a dispute has taken points, restored or not."""
+        rows = await self._connection.execute(
+            select(points_clawbacks.c.cause_id).where(
+                (points_clawbacks.c.cause_id == dispute_id)
+                | points_clawbacks.c.cause_id.startswith(f"{dispute_id}/", autoescape=True)
+            )
+        )
+        return list(rows.scalars())
+
+    async def _take(self, cause_id: str, taking: Taking) -> None:
         await self._book.change_lot(
             taking.lot_id,
             remaining=-taking.points,
@@ -268,11 +372,11 @@ class Clawbacks:
             taken=taking.points + taking.lapsed,
         )
         taken = postgresql.insert(points_takings).values(
-            refund_id=refund_id, lot_id=taking.lot_id, points=taking.points, lapsed=taking.lapsed
+            cause_id=cause_id, lot_id=taking.lot_id, points=taking.points, lapsed=taking.lapsed
         )
         await self._connection.execute(
             taken.on_conflict_do_update(
-                index_elements=["refund_id", "lot_id"],
+                index_elements=["cause_id", "lot_id"],
                 set_={
                     "points": points_takings.c.points + taken.excluded.points,
                     "lapsed": points_takings.c.lapsed + taken.excluded.lapsed,
@@ -280,10 +384,15 @@ class Clawbacks:
             )
         )
 
-    async def _takings(self, refund_id: str) -> list[Taking]:
+    async def _takings(self, cause_id: str) -> list[Taking]:
         rows = await self._connection.execute(
             select(points_takings)
-            .where(points_takings.c.refund_id == refund_id)
+            .where(points_takings.c.cause_id == cause_id)
             .order_by(points_takings.c.lot_id)
         )
         return [Taking(row.lot_id, row.points, row.lapsed) for row in rows]
+
+
+def _refund_of(cause_id: str) -> str | None:
+    """What a movement of points names as its refund: a dispute is none."""
+    return cause_id if is_refund_id(cause_id) else None

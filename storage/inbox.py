@@ -42,6 +42,8 @@ class InboxEntry:
     tries: int
     refund_id: str | None = None
     disputed_reference: str | None = None
+    foreign_refund: str | None = None
+    refunded_reference: str | None = None
 
 
 class Inbox:
@@ -60,12 +62,15 @@ class Inbox:
         *,
         refund_number: str | None = None,
         disputed_reference: str | None = None,
+        foreign_refund: str | None = None,
+        refunded_reference: str | None = None,
     ) -> InboxEntry | None:
         """Store the event; None if it came before.
 
         `number` is the order's and `refund_number` the refund's, as the gateway tells them: the
         entry names a payment or a refund only where they are of our making.
-        `disputed_reference` is the gateway's own number of an order that is disputed.
+        `foreign_refund` is a refund that is not, and `disputed_reference` and
+        `refunded_reference` the gateway's own number of an order that is disputed, or refunded so.
         """
         parsed = parse_attempt_number(number) if number is not None else None
         is_ours = refund_number is not None and is_refund_id(refund_number)
@@ -79,6 +84,8 @@ class Inbox:
                 payment_id=parsed[0] if parsed is not None else None,
                 refund_id=refund_number if is_ours else None,
                 disputed_reference=disputed_reference,
+                foreign_refund=foreign_refund,
+                refunded_reference=refunded_reference,
                 body=self._cipher.seal(body, _BODY),
                 received_at=now,
                 next_try_at=now + FIRST_TRY_BY_LOOP,
@@ -132,6 +139,18 @@ class Inbox:
             )
         )
 
+    async def foreign_refunds(self, gateway: GatewayName, number: str, payment_id: str) -> set[str]:
+        """The numbers of refunds made elsewhere that were named of the order `number`."""
+        rows = await self._connection.execute(
+            select(inbox.c.foreign_refund).where(
+                inbox.c.payment_id == payment_id,
+                inbox.c.gateway == gateway.value,
+                inbox.c.number == number,
+                inbox.c.foreign_refund.is_not(None),
+            )
+        )
+        return set(rows.scalars())
+
     async def body(self, entry_id: int) -> bytes | None:
         """The raw body as it came, for whoever investigates."""
         sealed = await self._connection.scalar(select(inbox.c.body).where(inbox.c.id == entry_id))
@@ -158,4 +177,6 @@ def _entry(row: RowMapping) -> InboxEntry:
         tries=row["tries"],
         refund_id=row["refund_id"],
         disputed_reference=row["disputed_reference"],
+        foreign_refund=row["foreign_refund"],
+        refunded_reference=row["refunded_reference"],
     )

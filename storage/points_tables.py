@@ -109,7 +109,7 @@ points_transactions: Final = Table(
 points_clawbacks: Final = Table(
     "points_clawbacks",
     metadata,
-    Column("refund_id", Text, primary_key=True),
+    Column("cause_id", Text, primary_key=True),
     Column("application", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("payment_id", Text, nullable=False),
@@ -130,7 +130,7 @@ points_clawbacks: Final = Table(
 points_takings: Final = Table(
     "points_takings",
     metadata,
-    Column("refund_id", Text, ForeignKey("points_clawbacks.refund_id"), primary_key=True),
+    Column("cause_id", Text, ForeignKey("points_clawbacks.cause_id"), primary_key=True),
     Column("lot_id", BigInteger, ForeignKey("points_lots.id"), primary_key=True),
     Column("points", BigInteger, nullable=False),
     Column("lapsed", BigInteger, nullable=False),

@@ -1,4 +1,4 @@
-"""What a refund is decided by: the receipt, what is taken of it already, the gateway's limits."""
+"""What a reservation is decided by, and the rules that decide it."""
 
 from datetime import datetime
 from typing import Any, Final

@@ -28,6 +28,8 @@ class RefundRecord:
     payment_number: str
     payment_reference: str
     paid_minor: int
+    kept: bool
+    """Whether the receipt paid for the payment."""
 
 
 def request_of(record: RefundRecord, user_id: str) -> RefundRequest:
@@ -90,6 +92,7 @@ def refund_of(row: RowMapping) -> RefundRecord:
         payment_number=attempt_number(row["payment_id"], row["attempt"]),
         payment_reference=row["payment_reference"],
         paid_minor=row["paid_minor"],
+        kept=row["kept"],
     )
 
 

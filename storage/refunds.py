@@ -32,11 +32,17 @@ from storage.tables import IS_REFUND_UNFINISHED, payments, receipts, refunds
 
 __all__ = ["RefundRecord", "Refunds"]
 
+_IS_DONE: Final = refunds.c.status == RefundStatus.SUCCEEDED.value
 _RECORD: Final = select(
     refunds,
     receipts.c.gateway_reference.label("payment_reference"),
     receipts.c.amount_minor.label("paid_minor"),
+    receipts.c.kept,
 ).join_from(refunds, receipts, OF_RECEIPT)
+
+
+MADE_ELSEWHERE: Final = "made at the gateway"
+"""The reason of a refund that nobody gave us one for."""
 
 
 class Refunds:
@@ -113,6 +119,36 @@ class Refunds:
         amount = amount_of(basis, payment_id, amount_minor)
         points = await self._clawbacks.preview(payment_id, amount, clawback, now)
         return amount if points is None else points.amount, points
+
+    async def note_elsewhere(
+        self,
+        *,
+        refund_id: str,
+        payment_id: str,
+        attempt: int,
+        amount_minor: int,
+        number: str,
+        now: datetime,
+    ) -> RefundRecord:
+        """Write a refund that the gateway made without us, `number` being its own there; a repeat
+        under the same id changes nothing and answers with what stands.
+
+        Nothing is refused: the money is gone. Its points are taken back, and owed where they are
+        spent. Raises PaymentNotFound, and PaymentNotRefundable where the attempt has no receipt.
+        """
+        await self._payments.hold(payment_id)
+        basis = await self._basis(payment_id, None, attempt, refund_id)
+        if not basis["stands"]:
+            require_refundable(basis, payment_id, attempt, RefundCause.ELSEWHERE)
+            if basis["kept"]:
+                await self._clawbacks.seize(refund_id, payment_id, amount_minor, now)
+            await self._insert(
+                refund_id, basis, amount_minor, RefundCause.ELSEWHERE, MADE_ELSEWHERE, now, now,
+                reference=number,
+            )  # fmt: skip
+        record = await self.find(refund_id)
+        assert record is not None, "a row that was just inserted, or was there before"
+        return record
 
     async def find(
         self, refund_id: str, *, lock: bool = False, application: str | None = None
@@ -193,6 +229,19 @@ class Refunds:
             )
         )
 
+    async def given_back(self, payment_id: str, attempt: int) -> tuple[int, bool]:
+        """What is refunded of a receipt (minor units), and whether more may be on its way."""
+        rows = await self._connection.execute(
+            select(
+                cast(
+                    func.coalesce(func.sum(refunds.c.amount_minor).filter(_IS_DONE), 0), BigInteger
+                ),
+                func.coalesce(func.bool_or(IS_REFUND_UNFINISHED), False),
+            ).where(refunds.c.payment_id == payment_id, refunds.c.attempt == attempt)
+        )
+        done, is_under_way = rows.one()
+        return done, is_under_way
+
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
         """Ids, in order, of refunds that have not ended."""
         query = select(refunds.c.id).where(IS_REFUND_UNFINISHED)
@@ -229,6 +278,8 @@ class Refunds:
         reason: str,
         ask_at: datetime,
         now: datetime,
+        *,
+        reference: str | None = None,
     ) -> None:
         inserted = await self._connection.execute(
             insert(refunds)
@@ -243,6 +294,7 @@ class Refunds:
                 currency=basis["currency"],
                 gateway=basis["gateway"],
                 reason=reason,
+                gateway_reference=reference,
                 ask_at=ask_at,
                 created_at=now,
                 updated_at=now,
@@ -254,16 +306,17 @@ class Refunds:
 
     async def _show(self, refund: RowMapping, to: RefundStatus, now: datetime) -> None:
         """Have the payment say what is refunded of the receipt that paid for it."""
-        refunded = (
+        given_back = (
             select(cast(func.coalesce(func.sum(refunds.c.amount_minor), 0), BigInteger))
             .join_from(refunds, receipts, and_(OF_RECEIPT, receipts.c.kept))
             .where(
                 refunds.c.payment_id == refund["payment_id"],
                 refunds.c.status == RefundStatus.SUCCEEDED.value,
-                refunds.c.cause == RefundCause.REQUESTED.value,
             )
             .scalar_subquery()
         )
+        # A gateway's word is recorded even where it is of more than was paid.
+        refunded = func.least(payments.c.amount_minor, given_back)
         changed = await self._connection.execute(
             update(payments)
             .where(

@@ -272,6 +272,8 @@ webhook_inbox: Final = Table(
     Column("payment_id", Text),
     Column("refund_id", Text),
     Column("disputed_reference", Text),
+    Column("foreign_refund", Text),
+    Column("refunded_reference", Text),
     Column("body", LargeBinary, nullable=False),
     Column("outcome", Text),
     Column("tries", Integer, nullable=False, server_default="0"),

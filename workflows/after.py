@@ -6,12 +6,14 @@ run any number of times.
 
 from temporalio import workflow
 
+from activities.discovery import DiscoveryActivities
 from activities.dispute import DisputeActivities
 from activities.payment import PaymentActivities
 from billing.messages import (
     AFTER_WORKFLOW,
     GATEWAY_REPORTED,
     AfterInput,
+    DiscoverRefunds,
     GatewayReport,
     PaymentEnded,
     SettleDisputes,
@@ -46,6 +48,15 @@ class PaymentAfterWorkflow:
                 standing = await workflow.execute_activity_method(
                     DisputeActivities.settle,
                     SettleDisputes(
+                        payment_id=after.payment_id, gateway=gateway, now=workflow.now()
+                    ),
+                    task_queue=gateway_queue(gateway),
+                    **policies.GATEWAY_CALL,
+                )
+            for gateway in standing.refunds_at:
+                standing = await workflow.execute_activity_method(
+                    DiscoveryActivities.discover,
+                    DiscoverRefunds(
                         payment_id=after.payment_id, gateway=gateway, now=workflow.now()
                     ),
                     task_queue=gateway_queue(gateway),

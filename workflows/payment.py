@@ -91,7 +91,7 @@ class PaymentWorkflow(PaymentCalls):
             else:
                 await self._await_news()
         await self._return_unapplied()
-        while self._is_watched or self._may_be_disputed:
+        while self._is_watched or self._has_aftermath:
             await self._watch()
             await workflow.wait_condition(workflow.all_handlers_finished)
         return PaymentEnded(payment_id=self._order.payment_id, status=self._status)
@@ -183,6 +183,7 @@ class PaymentWorkflow(PaymentCalls):
             self._seen.add(report.event_id)
             self._asked += 1
             self._is_disputed = self._is_disputed or report.is_dispute
+            self._is_refunded = self._is_refunded or report.is_refund
 
     # How it goes.
 
@@ -224,6 +225,7 @@ class PaymentWorkflow(PaymentCalls):
                         "resumed": True,
                         "polls": self._polls,
                         "disputed": self._is_disputed,
+                        "refunded": self._is_refunded,
                     }
                 )
             )
@@ -300,9 +302,12 @@ class PaymentWorkflow(PaymentCalls):
 
     async def _watch(self) -> None:
         """Stay until no attempt can take money any more; what one takes is recorded apart."""
-        while self._is_watched or self._may_be_disputed:
-            if self._may_be_disputed:
-                await self._settle_disputes()
+        while self._is_watched or self._has_aftermath:
+            if self._has_aftermath:
+                if self._may_be_disputed:
+                    await self._settle_disputes()
+                if self._may_be_refunded:
+                    await self._discover_refunds()
                 if not self._is_watched:
                     continue
             try:

@@ -8,10 +8,12 @@ from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ActivityError
 
+from activities.discovery import DiscoveryActivities
 from activities.dispute import DisputeActivities
 from activities.payment import PaymentActivities
 from billing.messages import (
     ClosePayment,
+    DiscoverRefunds,
     EndPayment,
     FlagPayment,
     PaymentOrder,
@@ -41,6 +43,7 @@ class PaymentCalls:
         self._answered = 0
         self._polls = order.polls
         self._is_disputed = order.disputed
+        self._is_refunded = order.refunded
 
     async def _settle(
         self, *, thorough: bool = False, review: ReviewDecision | None = None
@@ -143,6 +146,27 @@ class PaymentCalls:
                 )
             except ActivityError:
                 self._is_disputed = True
+            else:
+                self._take(standing)
+
+    async def _discover_refunds(self) -> None:
+        """Ask for refunds of what was paid that were made elsewhere, as for disputes."""
+        self._is_refunded = False
+        for gateway in self._refunds_at:
+            try:
+                standing = await workflow.execute_activity_method(
+                    DiscoveryActivities.discover,
+                    DiscoverRefunds(
+                        payment_id=self._order.payment_id, gateway=gateway, now=workflow.now()
+                    ),
+                    task_queue=gateway_queue(gateway),
+                    schedule_to_close_timeout=(
+                        policies.CLOSING_BUDGET if self._open_attempts else None
+                    ),
+                    **policies.GATEWAY_CALL,
+                )
+            except ActivityError:
+                self._is_refunded = True
             else:
                 self._take(standing)
 
@@ -253,6 +277,19 @@ class PaymentCalls:
     def _may_be_disputed(self) -> bool:
         """Whether a dispute was reported of an ended payment that took money, and not asked for."""
         return self._is_disputed and self._has_ended and bool(self._disputes_at)
+
+    @property
+    def _may_be_refunded(self) -> bool:
+        """As for disputes, of a refund made elsewhere."""
+        return self._is_refunded and self._has_ended and bool(self._refunds_at)
+
+    @property
+    def _has_aftermath(self) -> bool:
+        return self._may_be_disputed or self._may_be_refunded
+
+    @property
+    def _refunds_at(self) -> tuple[GatewayName, ...]:
+        return self._standing.refunds_at if self._standing is not None else ()
 
     @property
     def _disputes_at(self) -> tuple[GatewayName, ...]:

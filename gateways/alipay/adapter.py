@@ -4,7 +4,7 @@ Only `qr` places an order with Alipay; the other methods are signed instructions
 browser or app carries there, so nothing exists at Alipay before the payer arrives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import httpx
@@ -14,6 +14,7 @@ from billing.payment import AppParams, GatewayName, NextAction, PaymentMethod, Q
 from gateways.alipay import refunds
 from gateways.alipay.outcomes import (
     SUCCESS,
+    TRADE_CLOSED,
     TRADE_STATUSES,
     failure_of,
     meaning_of,
@@ -47,6 +48,7 @@ from gateways.gateway import (
     RefundOrder,
     RefundState,
     Refused,
+    ToldRefunds,
     check_receipt,
 )
 from gateways.meaning import Meaning, raise_unless_answered
@@ -120,6 +122,27 @@ class AlipayGateway:
         if meaning is Meaning.ABSENT:
             return RefundObservation(RefundState.ABSENT, node.text("sub_code") or "")
         raise OutcomeUnknown(detail)
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        """See `Gateway.list_refunds`. A trade that was paid and is closed has given all back."""
+        seen = await self.query(order)
+        returned = None
+        if seen.receipt is not None and seen.status == TRADE_CLOSED:
+            returned = seen.receipt.amount_minor
+        found = []
+        for number in hints:
+            node = await self._call(
+                refunds.REFUND_QUERY, {"out_trade_no": order.number, "out_request_no": number}
+            )
+            if node.text("code") != SUCCESS:
+                meaning, detail = _failed(refunds.REFUND_QUERY, node)
+                if meaning is not Meaning.ABSENT:
+                    raise OutcomeUnknown(detail)
+                continue
+            refund = refunds.foreign(order, number, node)
+            if refund is not None:
+                found.append(refund)
+        return ToldRefunds(tuple(found), returned)
 
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         """See `Gateway.list_disputes`: it tells of none."""

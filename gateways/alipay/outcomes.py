@@ -90,11 +90,12 @@ SUB_CODES: Final[Mapping[str, Meaning]] = {
     ),
 }
 
+TRADE_CLOSED: Final = "TRADE_CLOSED"
 TRADE_STATUSES: Final[Mapping[str, ObservedState]] = {
     "WAIT_BUYER_PAY": ObservedState.PENDING,
     "TRADE_SUCCESS": ObservedState.PAID,
     "TRADE_FINISHED": ObservedState.PAID,
-    "TRADE_CLOSED": ObservedState.DEAD,
+    TRADE_CLOSED: ObservedState.DEAD,
 }
 """TRADE_CLOSED is also where a paid trade goes once fully refunded: see `was_paid`."""
 

@@ -15,7 +15,13 @@ from billing.payment import DeclineClass, Failure
 from gateways.alipay.outcomes import BUSINESS_FAILURE
 from gateways.alipay.requests import CURRENCY, Account, read_beijing_text, read_yuan
 from gateways.alipay.signature import Node
-from gateways.gateway import RefundObservation, RefundOrder, RefundState
+from gateways.gateway import (
+    ForeignRefund,
+    Order,
+    RefundObservation,
+    RefundOrder,
+    RefundState,
+)
 
 REFUND: Final = "alipay.trade.refund"
 REFUND_QUERY: Final = "alipay.trade.fastpay.refund.query"
@@ -140,6 +146,31 @@ def _amount(order: RefundOrder, node: Node, name: str) -> int:
     if amount is None:
         raise OutcomeUnknown(f"Alipay calls {order.number} done, without a {name} to be read")
     return amount
+
+
+def foreign(order: Order, number: str, node: Node) -> ForeignRefund | None:
+    """What a successful answer to the query says of a refund that is not ours; None where there
+    is no such refund. Raises AnswerUntrusted."""
+    status = node.text("refund_status")
+    if status is None:
+        return None
+    told = node.text("out_trade_no"), node.text("out_request_no") or number
+    if told != (order.number, number):
+        raise AnswerUntrusted(
+            "order_mismatch",
+            f"asked about refund {number} of {order.number}, Alipay's answer is about {told[1]} of"
+            f" {told[0]}",
+        )
+    amount = read_yuan(node.text("refund_amount"))
+    if amount is None or amount < 1:
+        raise AnswerUntrusted(
+            "amount_mismatch", f"Alipay reports refund {number} of {order.number} without an amount"
+        )
+    state = RefundState.SUCCEEDED if status == _DONE else RefundState.UNRECOGNISED
+    at = read_beijing_text(node.text("gmt_refund_pay")) if status == _DONE else None
+    return ForeignRefund(
+        number, amount, RefundObservation(state, status, reference=number, refunded_at=at)
+    )
 
 
 def _check(order: RefundOrder, node: Node, account: Account) -> None:

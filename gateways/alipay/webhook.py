@@ -14,7 +14,7 @@ from billing.identifiers import is_refund_id
 from billing.payment import GatewayName
 from gateways.alipay.requests import Account
 from gateways.alipay.signature import notification_text
-from gateways.gateway import Notification, Reply, WebhookRefused
+from gateways.gateway import MAX_REFUND_NUMBER, Notification, Reply, WebhookRefused
 from gateways.keys import is_signed_by
 
 _CHARSETS: Final[Mapping[str, str]] = {
@@ -56,11 +56,21 @@ class AlipayWebhookVerifier:
             event_type=fields.get("trade_status") or notify_type,
             number=number,
             refund_number=refund if is_refund_id(refund) else None,
+            foreign_refund=_foreign_refund(fields),
         )
 
     def refused(self, status_code: int, reason: str) -> Reply:
         """Alipay reads anything but `success` as a reason to send again; ours is its usual word."""
         return Reply(status_code, b"fail", "text/plain")
+
+
+def _foreign_refund(fields: Mapping[str, str]) -> str | None:
+    """The number of a refund that is not ours; one made without a number has the trade's."""
+    if "refund_fee" not in fields and "out_biz_no" not in fields:
+        return None
+    number = fields.get("out_biz_no") or fields.get("out_trade_no", "")
+    is_one = 0 < len(number) <= MAX_REFUND_NUMBER and number.isprintable()
+    return number if is_one and not is_refund_id(number) else None
 
 
 def _read_form(body: bytes) -> tuple[dict[str, str], str]:

@@ -5,6 +5,7 @@ waiting for another. One PaymentIntent is one attempt: its metadata carries paym
 number, and its idempotency key comes from both, so that a repeat gets the same one.
 """
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -28,6 +29,7 @@ from gateways.gateway import (
     RefundObservation,
     RefundOrder,
     Refused,
+    ToldRefunds,
     check_receipt,
 )
 from gateways.meaning import Meaning
@@ -132,15 +134,17 @@ class StripeGateway:
         """See `Gateway.query_refund`."""
         return await self._refunds.query(order)
 
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        """See `Gateway.list_refunds`: Stripe lists every one, and needs no hints."""
+        reference = await self._reference(order)
+        if reference is None:
+            return ToldRefunds()
+        return await self._refunds.made_elsewhere(order, reference)
+
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         """See `Gateway.list_disputes`."""
-        reference = order.reference
-        if reference is None:
-            intent = await self._find(order)
-            if intent is None:
-                return []
-            reference = intent.id
-        return await self._disputes.of(order, reference)
+        reference = await self._reference(order)
+        return [] if reference is None else await self._disputes.of(order, reference)
 
     async def aclose(self) -> None:
         """See `Gateway.aclose`."""
@@ -276,6 +280,12 @@ class StripeGateway:
             return _checked_id(read(IntentView, found), order.reference)
         # Including ABSENT: what Stripe once named is not gone, so this is not its account.
         return answer.raise_as_error()
+
+    async def _reference(self, order: Order) -> str | None:
+        if order.reference is not None:
+            return order.reference
+        intent = await self._find(order)
+        return None if intent is None else intent.id
 
     async def _look_up(self, order: Order) -> IntentView | None:
         """Go through the PaymentIntents made since the order. Search would be one call, but may

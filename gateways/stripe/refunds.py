@@ -12,12 +12,19 @@ import stripe
 from stripe.params import RefundCreateParams, RefundListParams
 
 from billing.errors import AnswerUntrusted, BalanceInsufficient, OutcomeUnknown
-from billing.identifiers import refund_key
+from billing.identifiers import is_refund_id, refund_key
 from billing.payment import Failure
 from gateways.clock import Clock
-from gateways.gateway import RefundObservation, RefundOrder, RefundState
+from gateways.gateway import (
+    ForeignRefund,
+    Order,
+    RefundObservation,
+    RefundOrder,
+    RefundState,
+    ToldRefunds,
+)
 from gateways.meaning import Meaning
-from gateways.stripe.amounts import to_stripe
+from gateways.stripe.amounts import from_stripe, to_stripe
 from gateways.stripe.connection import ErrorAnswer, read_error
 from gateways.stripe.objects import REFUND_NUMBER, REFUND_PAYMENT, RefundPage, RefundView, read
 from gateways.stripe.outcomes import (
@@ -58,6 +65,24 @@ class StripeRefunds:
         if found is None:
             return RefundObservation(RefundState.ABSENT, RefundState.ABSENT.value)
         return _observe(order, found)
+
+    async def made_elsewhere(self, order: Order, intent_id: str) -> ToldRefunds:
+        """Every refund of the order's PaymentIntent that has no number of ours. See
+        `Gateway.list_refunds`."""
+        found = []
+        wanted: RefundListParams = {"payment_intent": intent_id, "limit": _PAGE_SIZE}
+        for _ in range(_MOST_PAGES):
+            page = await self._page(wanted)
+            for listed in page.data:
+                refund = read(RefundView, listed)
+                if not is_refund_id(refund.metadata.get(REFUND_NUMBER, "")):
+                    found.append(_foreign(order, intent_id, refund))
+            if not page.has_more or not page.data:
+                return ToldRefunds(tuple(reversed(found)))
+            wanted["starting_after"] = str(page.data[-1].get("id"))
+        raise OutcomeUnknown(
+            f"{intent_id} has more than {_PAGE_SIZE * _MOST_PAGES} refunds at Stripe"
+        )
 
     async def _create(self, order: RefundOrder, amount: int) -> RefundObservation:
         for key in self._keys(order):
@@ -148,8 +173,32 @@ class StripeRefunds:
 
 
 def _observe(order: RefundOrder, refund: RefundView) -> RefundObservation:
-    """Stripe does not say when a refund succeeded, only when it was asked for."""
     _check_identity(order, refund)
+    return _observation(refund)
+
+
+def _foreign(order: Order, intent_id: str, refund: RefundView) -> ForeignRefund:
+    if refund.payment_intent != intent_id:
+        raise AnswerUntrusted(
+            "order_mismatch", f"{refund.id} is not of {order.number}, {intent_id} at Stripe"
+        )
+    if refund.currency != order.currency.lower():
+        raise AnswerUntrusted(
+            "currency_mismatch",
+            f"{order.number} was paid in {order.currency}, {refund.id} is in"
+            f" {refund.currency.upper()}",
+        )
+    amount = from_stripe(refund.amount, order.currency)
+    if amount is None or amount < 1:
+        raise AnswerUntrusted(
+            "amount_mismatch",
+            f"{refund.id}: Stripe reports {refund.amount} {order.currency} in its own units",
+        )
+    return ForeignRefund(refund.id, amount, _observation(refund))
+
+
+def _observation(refund: RefundView) -> RefundObservation:
+    """Stripe does not say when a refund succeeded, only when it was asked for."""
     state = refund_state_of(refund.status)
     status = refund.status or _NO_STATUS
     return RefundObservation(

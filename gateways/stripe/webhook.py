@@ -30,6 +30,7 @@ _MOST_SIGNATURES: Final = 10
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
 _INTENT: Final = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+_REFUND: Final = re.compile(r"[a-z]{1,10}_[A-Za-z0-9_]{1,50}")
 _OF_AN_ORDER: Final = ("payment_intent", "charge", "dispute")
 _ATTEMPT: Final = re.compile(r"[1-9][0-9]?")
 
@@ -86,8 +87,7 @@ class StripeWebhookVerifier:
         if event.type in _ECHOES:
             return Notification(event.id, event.type, None)
         if subject.get("object") == "refund":
-            number, refund_number = _numbers_of_refund(subject)
-            return Notification(event.id, event.type, number, refund_number)
+            return _of_refund(event)
         disputed = _disputed_reference(subject)
         return Notification(event.id, event.type, _number_of(subject), disputed_reference=disputed)
 
@@ -133,6 +133,23 @@ def _disputed_reference(subject: Mapping[str, Any]) -> str | None:
         return None
     intent_id = subject.get("payment_intent")
     return intent_id if isinstance(intent_id, str) and _INTENT.fullmatch(intent_id) else None
+
+
+def _of_refund(event: _Event) -> Notification:
+    subject = event.data.object
+    number, refund_number = _numbers_of_refund(subject)
+    if refund_number is not None:
+        return Notification(event.id, event.type, number, refund_number)
+    refund_id, intent_id = subject.get("id"), subject.get("payment_intent")
+    is_read = isinstance(refund_id, str) and _REFUND.fullmatch(refund_id) is not None
+    is_of_intent = isinstance(intent_id, str) and _INTENT.fullmatch(intent_id) is not None
+    return Notification(
+        event.id,
+        event.type,
+        number,
+        foreign_refund=refund_id if is_read and is_of_intent else None,
+        refunded_reference=intent_id if is_read and is_of_intent else None,
+    )
 
 
 def _numbers_of_refund(subject: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -1,7 +1,7 @@
 """WeChat Pay APIv3 behind the port: the `native`, `jsapi`, `h5` and `app` orders of a merchant."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -38,6 +38,7 @@ from gateways.gateway import (
     RefundOrder,
     RefundState,
     Refused,
+    ToldRefunds,
     check_receipt,
 )
 from gateways.meaning import Meaning, raise_unless_answered
@@ -46,6 +47,7 @@ from gateways.transport import Answer, retry_after_seconds, send
 from gateways.wechatpay import refunds
 from gateways.wechatpay.outcomes import (
     BALANCE_CODE,
+    REFUNDED,
     TRADE_STATES,
     failure_of,
     meaning_of,
@@ -165,6 +167,18 @@ class WechatpayGateway:
         if told.meaning is not None:
             raise OutcomeUnknown(told.detail)
         return refunds.observed(order, told.fields)
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        """See `Gateway.list_refunds`. An order says that it has refunds, never which."""
+        seen = await self.query(order)
+        found = []
+        for number in hints:
+            told = await self._call("GET", refunds.path_of(number))
+            if told.meaning is None:
+                found.append(refunds.foreign(order, number, told.fields))
+            elif told.meaning is not Meaning.ABSENT:
+                raise OutcomeUnknown(told.detail)
+        return ToldRefunds(tuple(found), is_any=seen.status == REFUNDED)
 
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         """See `Gateway.list_disputes`: it tells of none."""

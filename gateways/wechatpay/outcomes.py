@@ -52,13 +52,14 @@ CODES: Final[Mapping[str, Meaning]] = {
 BALANCE_CODE: Final = "NOT_ENOUGH"
 """The merchant's account does not cover a refund."""
 
+REFUNDED: Final = "REFUND"
 TRADE_STATES: Final[Mapping[str, ObservedState]] = {
     "NOTPAY": ObservedState.PENDING,
     "USERPAYING": ObservedState.PENDING,
     "ACCEPT": ObservedState.PROCESSING,
     "SUCCESS": ObservedState.PAID,
     # As soon as any part of a paid order was refunded: the money was taken all the same.
-    "REFUND": ObservedState.PAID,
+    REFUNDED: ObservedState.PAID,
     "CLOSED": ObservedState.DEAD,
     "REVOKED": ObservedState.DEAD,
     "PAYERROR": ObservedState.DEAD,

@@ -11,7 +11,13 @@ from urllib.parse import quote
 from billing.errors import AnswerUntrusted
 from billing.payment import DeclineClass, Failure
 from gateways.clock import read_rfc3339
-from gateways.gateway import RefundObservation, RefundOrder, RefundState
+from gateways.gateway import (
+    ForeignRefund,
+    Order,
+    RefundObservation,
+    RefundOrder,
+    RefundState,
+)
 from gateways.wechatpay.requests import CURRENCY
 
 REFUNDS_PATH: Final = "/v3/refund/domestic/refunds"
@@ -49,17 +55,49 @@ def refund_body(order: RefundOrder, notify_url: str) -> bytes:
 
 
 def refund_path(order: RefundOrder) -> str:
-    return f"{REFUNDS_PATH}/{quote(order.number, safe='')}"
+    return path_of(order.number)
+
+
+def path_of(number: str) -> str:
+    return f"{REFUNDS_PATH}/{quote(number, safe='')}"
 
 
 def observed(order: RefundOrder, fields: Mapping[str, object]) -> RefundObservation:
     """What a verified answer says of the refund. Raises AnswerUntrusted."""
     _check_identity(order, fields)
     _check_money(order, fields.get("amount"))
+    reference = fields.get("refund_id")
+    return _observation(fields, reference if isinstance(reference, str) and reference else None)
+
+
+def foreign(order: Order, number: str, fields: Mapping[str, object]) -> ForeignRefund:
+    """What a verified answer says of a refund that is not ours. Raises AnswerUntrusted."""
+    told = fields.get("out_trade_no"), fields.get("out_refund_no")
+    if told != (order.number, number):
+        raise AnswerUntrusted(
+            "order_mismatch",
+            f"asked about refund {number} of {order.number}, WeChat Pay's answer is about"
+            f" {told[1]} of {told[0]}",
+        )
+    money = fields.get("amount")
+    money = money if isinstance(money, dict) else {}
+    currency, amount = money.get("currency", CURRENCY), money.get("refund")
+    if currency != order.currency:
+        raise AnswerUntrusted(
+            "currency_mismatch",
+            f"{order.number} was paid in {order.currency}, its refund {number} is in {currency}",
+        )
+    if type(amount) is not int or amount < 1:
+        raise AnswerUntrusted(
+            "amount_mismatch", f"WeChat Pay reports refund {number} without an amount"
+        )
+    return ForeignRefund(number, amount, _observation(fields, number))
+
+
+def _observation(fields: Mapping[str, object], reference: str | None) -> RefundObservation:
     given = fields.get("status")
     status = given if isinstance(given, str) and given else "(none)"
     state = STATES.get(status, RefundState.UNRECOGNISED)
-    reference = fields.get("refund_id")
     failure = None
     if state in _FAILURES:
         failure = Failure(
@@ -70,7 +108,7 @@ def observed(order: RefundOrder, fields: Mapping[str, object]) -> RefundObservat
     return RefundObservation(
         state,
         status,
-        reference=reference if isinstance(reference, str) and reference else None,
+        reference=reference,
         failure=failure,
         refunded_at=read_rfc3339(fields.get("success_time"))
         if state is RefundState.SUCCEEDED

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from billing.identifiers import is_refund_id
 from billing.payment import GatewayName
-from gateways.gateway import Notification, Reply, WebhookRefused
+from gateways.gateway import MAX_REFUND_NUMBER, Notification, Reply, WebhookRefused
 from gateways.strict_json import MalformedJson, read_object
 from gateways.wechatpay.requests import Account
 from gateways.wechatpay.signature import SignatureRefused, check_signature
@@ -49,11 +49,14 @@ class WechatpayWebhookVerifier:
         if event_id is None or event_type is None:
             raise WebhookRefused("it has no id or no event_type")
         refund = _word(resource.get("out_refund_no"))
+        is_ours = refund is not None and is_refund_id(refund)
+        is_one = refund is not None and len(refund) <= MAX_REFUND_NUMBER
         return Notification(
             event_id,
             event_type,
             _word(resource.get("out_trade_no")),
-            refund_number=refund if refund is not None and is_refund_id(refund) else None,
+            refund_number=refund if is_ours else None,
+            foreign_refund=refund if is_one and not is_ours else None,
         )
 
     def refused(self, status_code: int, reason: str) -> Reply:

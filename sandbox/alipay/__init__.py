@@ -9,15 +9,25 @@ from sandbox import rsa
 from sandbox.alipay.cashier import Cashier
 from sandbox.alipay.errors import CallRefused
 from sandbox.alipay.gateway import Gateway, parameters_of, refusal
+from sandbox.alipay.merchant import AlipayMerchant
 from sandbox.alipay.notifications import RETRY_DELAYS, signed_message
 from sandbox.alipay.payer import AlipayPayer, order_lines
 from sandbox.alipay.terms import PAGE, WAP
 from sandbox.alipay.trades import NAME, Trades
-from sandbox.core import Keys, OrderLine, Payer, Sandbox
+from sandbox.core import Keys, Merchant, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
 from sandbox.numbers import digits
 
-__all__ = ["NAME", "make_keys", "orders", "payer", "routes", "settings", "webhook_rules"]
+__all__ = [
+    "NAME",
+    "make_keys",
+    "merchant",
+    "orders",
+    "payer",
+    "routes",
+    "settings",
+    "webhook_rules",
+]
 
 
 def make_keys() -> Keys:
@@ -81,6 +91,10 @@ def routes(sandbox: Sandbox) -> APIRouter:
 
 def payer(sandbox: Sandbox) -> Payer:
     return AlipayPayer(sandbox, Trades(sandbox))
+
+
+def merchant(sandbox: Sandbox) -> Merchant:
+    return AlipayMerchant(sandbox, Trades(sandbox))
 
 
 def webhook_rules(sandbox: Sandbox) -> WebhookRules:

@@ -8,19 +8,29 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from sandbox.core import Keys, OrderLine, Payer, Sandbox
+from sandbox.core import Keys, Merchant, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
 from sandbox.stripe.calls import Calls
 from sandbox.stripe.dispute_routes import dispute_routes
 from sandbox.stripe.disputes import Disputes
 from sandbox.stripe.intents import NAME, Intents
+from sandbox.stripe.merchant import StripeMerchant
 from sandbox.stripe.objects import make_id
 from sandbox.stripe.payer import CardPayer, order_lines, payer_routes
 from sandbox.stripe.refund_routes import refund_routes
 from sandbox.stripe.refunds import Refunds
 from sandbox.stripe.routes import api_routes
 
-__all__ = ["NAME", "make_keys", "orders", "payer", "routes", "settings", "webhook_rules"]
+__all__ = [
+    "NAME",
+    "make_keys",
+    "merchant",
+    "orders",
+    "payer",
+    "routes",
+    "settings",
+    "webhook_rules",
+]
 
 _RETRY_DELAYS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Stripe repeats for three days with a growing pause; this is the same shape in ten minutes."""
@@ -65,6 +75,10 @@ def _account(sandbox: Sandbox) -> tuple[Intents, Disputes]:
     disputes = Disputes(sandbox, intents)
     intents.after_charges(disputes.follow)
     return intents, disputes
+
+
+def merchant(sandbox: Sandbox) -> Merchant:
+    return StripeMerchant(sandbox, _account(sandbox)[0])
 
 
 def webhook_rules(sandbox: Sandbox) -> WebhookRules:

@@ -7,15 +7,25 @@ from typing import Any
 from fastapi import APIRouter
 
 from sandbox import rsa
-from sandbox.core import Keys, OrderLine, Payer, Sandbox
+from sandbox.core import Keys, Merchant, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
 from sandbox.wechatpay.gateway import api_routes
+from sandbox.wechatpay.merchant import WechatMerchant
 from sandbox.wechatpay.notifications import RETRY_DELAYS, signed_message
 from sandbox.wechatpay.orders import Orders
 from sandbox.wechatpay.parameters import NAME
 from sandbox.wechatpay.payer import WechatPayer, h5_routes, order_lines
 
-__all__ = ["NAME", "make_keys", "orders", "payer", "routes", "settings", "webhook_rules"]
+__all__ = [
+    "NAME",
+    "make_keys",
+    "merchant",
+    "orders",
+    "payer",
+    "routes",
+    "settings",
+    "webhook_rules",
+]
 
 
 def make_keys() -> Keys:
@@ -57,6 +67,10 @@ def routes(sandbox: Sandbox) -> APIRouter:
 
 def payer(sandbox: Sandbox) -> Payer:
     return WechatPayer(sandbox, Orders(sandbox))
+
+
+def merchant(sandbox: Sandbox) -> Merchant:
+    return WechatMerchant(sandbox, Orders(sandbox))
 
 
 def webhook_rules(sandbox: Sandbox) -> WebhookRules:

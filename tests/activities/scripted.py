@@ -1,6 +1,6 @@
 """A gateway that answers what the test says, and an order to ask it about."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 from billing.identifiers import make_id
@@ -18,6 +18,7 @@ from gateways.gateway import (
     RefundObservation,
     RefundOrder,
     RefundState,
+    ToldRefunds,
     check_receipt,
 )
 
@@ -42,7 +43,8 @@ def order(number: int = 1, *, expires_in_seconds: int = 1800) -> PaymentOrder:
 
 class ScriptedGateway:
     """`states` says what each attempt is in by now; `on_open` replaces the answer to an
-    order; `refunds` what it says, or raises, of each refund, `disputes` of each order."""
+    order; `refunds` what it says, or raises, of each refund, `disputes` and
+    `told_refunds` of each order."""
 
     name = GatewayName.ALIPAY
     capabilities = Capabilities(frozenset({PaymentMethod.QR}), None, orders_expire=True)
@@ -57,6 +59,8 @@ class ScriptedGateway:
         self.refunds_asked: list[str] = []
         self.disputes: dict[str, list[DisputeObservation] | Exception] = {}
         self.asked_of_disputes: list[str] = []
+        self.told_refunds: dict[str, ToldRefunds | Exception] = {}
+        self.hints: list[list[str]] = []
         self.dies_when_closed = True
         self.on_open: Callable[[Order], Awaitable[OpenOutcome]] | None = None
 
@@ -96,6 +100,13 @@ class ScriptedGateway:
 
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
         answer = self.refunds.get(order.number, RefundObservation(RefundState.ABSENT, "UNKNOWN"))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        self.hints.append(sorted(hints))
+        answer = self.told_refunds.get(order.number, ToldRefunds())
         if isinstance(answer, Exception):
             raise answer
         return answer

@@ -6,9 +6,11 @@ from datetime import timedelta
 import pytest
 from temporalio.exceptions import ApplicationError
 
+from activities.dispute import DisputeActivities
 from activities.payment import PaymentActivities
 from activities.points import PointsActivities
 from activities.refund import RefundActivities
+from billing.dispute import DisputeStatus
 from billing.identifiers import POINTS_TRANSACTION, make_id
 from billing.messages import (
     ClosePayment,
@@ -16,6 +18,7 @@ from billing.messages import (
     RefundRequest,
     RefundStanding,
     ReserveRefund,
+    SettleDisputes,
     SettlePayment,
     SettleRefund,
     SpendPoints,
@@ -24,7 +27,7 @@ from billing.messages import (
 from billing.payment import Failure, GatewayName, PaymentStatus, PaymentType
 from billing.points import ClawbackPolicy, PointsPurchase, PointsTransaction
 from billing.refund import RefundStatus
-from gateways.gateway import ObservedState, RefundObservation, RefundState
+from gateways.gateway import DisputeObservation, ObservedState, RefundObservation, RefundState
 from storage.database import Database
 from storage.points import User
 from tests.activities.scripted import AMOUNT, NOW, ScriptedGateway, order
@@ -171,3 +174,31 @@ class TestSpend:
             await counter.spend(121)
         assert (refused.value.type, refused.value.non_retryable) == ("insufficient_points", True)
         assert await counter.balance() == 120
+
+
+async def test_a_dispute_takes_points_with_the_money_and_gives_them_back(
+    counter: Counter,
+) -> None:
+    await counter.pay()
+    await spend(counter.database, USER, 50, now=NOW)
+    disputes = DisputeActivities(counter.database, {ALIPAY: counter.gateway})
+    seen = []
+    for reinstated in (0, 0, AMOUNT):
+        counter.gateway.disputes[ORDER.payment_id] = [
+            DisputeObservation(
+                reference="dp_1",
+                status=DisputeStatus.WON if reinstated else DisputeStatus.OPEN,
+                gateway_status="as told",
+                amount_minor=AMOUNT,
+                currency="CNY",
+                reason="fraudulent",
+                withdrawn_minor=AMOUNT,
+                reinstated_minor=reinstated,
+                fee_minor=None,
+                due_by=None,
+                opened_at=NOW,
+            )
+        ]
+        await disputes.settle(SettleDisputes(payment_id=ORDER.payment_id, gateway=ALIPAY, now=NOW))
+        seen.append(await counter.balance())
+    assert seen == [-50, -50, 70]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from billing.errors import AnswerUntrusted
@@ -19,6 +20,7 @@ from gateways.gateway import (
     RefundOrder,
     RefundState,
     Refused,
+    ToldRefunds,
 )
 
 REFUSED = "refuse to open"
@@ -96,6 +98,9 @@ class PaperGateway:
         if order.number not in self._refunded:
             return RefundObservation(RefundState.ABSENT, "unheard of")
         return RefundObservation(RefundState.SUCCEEDED, "refunded", f"paper_{order.number}")
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        return ToldRefunds()
 
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         return []

@@ -168,7 +168,7 @@ async def test_points_of_a_payment_that_was_not_for_them(
 async def test_a_refund_that_took_no_points(broken: Broken, bought: Bought, plant: Plant) -> None:
     plant(
         "UPDATE points_clawbacks SET amount_minor = amount_minor - 1"
-        f" WHERE refund_id = '{bought.refund}'"
+        f" WHERE cause_id = '{bought.refund}'"
     )
     assert await broken() == [(9, bought.refund)]
 
@@ -176,15 +176,26 @@ async def test_a_refund_that_took_no_points(broken: Broken, bought: Bought, plan
 async def test_a_failed_refund_that_keeps_the_points(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
-    plant(f"UPDATE points_clawbacks SET restored_at = NULL WHERE refund_id = '{bought.failed}'")
+    plant(f"UPDATE points_clawbacks SET restored_at = NULL WHERE cause_id = '{bought.failed}'")
     assert (9, bought.failed) in await broken()
 
 
 async def test_a_clawback_that_took_less_than_it_says(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
-    plant(f"UPDATE points_clawbacks SET points = points + 1 WHERE refund_id = '{bought.refund}'")
+    plant(f"UPDATE points_clawbacks SET points = points + 1 WHERE cause_id = '{bought.refund}'")
     assert await broken() == [(9, bought.refund)]
+
+
+async def test_a_dispute_that_took_no_points(broken: Broken, bought: Bought, plant: Plant) -> None:
+    plant(
+        "INSERT INTO disputes (gateway, reference, payment_id, attempt, application, status,"
+        " gateway_status, reason, amount_minor, currency, withdrawn_minor, reinstated_minor,"
+        " written_off_minor, fee_minor, opened_at, updated_at, effective_at)"
+        " SELECT gateway, 'dp_1', payment_id, attempt, 'shop', 'open', 'open', 'none', 1, currency,"
+        f" 1, 0, 0, 0, now(), now(), now() FROM receipts WHERE payment_id = '{bought.payment}'"
+    )
+    assert (9, "dp_1") in await broken()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What stands between the worker and a gateway while a test wants it to go wrong there."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from billing.errors import OutcomeUnknown
 from billing.payment import Failure, GatewayName
@@ -16,6 +16,7 @@ from gateways.gateway import (
     RefundOrder,
     RefundState,
     Refused,
+    ToldRefunds,
 )
 from tests.fixtures.house import House
 
@@ -42,6 +43,9 @@ class StandIn(Gateway):
 
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
         return await self.inner.query_refund(order)
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        return await self.inner.list_refunds(order, hints)
 
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         return await self.inner.list_disputes(order)

@@ -24,6 +24,7 @@ SWITCH: Final = "payment.switch"
 ASK_REFUND: Final = "refund.ask"
 SETTLE_REFUND: Final = "refund.settle"
 SPEND: Final = "points.spend"
+DISCOVER: Final = "refund.discover"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
@@ -42,6 +43,7 @@ PLACES: Final = {
     SWITCH: ("before", "before_open", "after_open", "after"),
     ASK_REFUND: ("before", "before_refund", "after_refund", "after"),
     SETTLE_REFUND: ("before", "before_query_refund", "after_query_refund", "after"),
+    DISCOVER: ("before", "before_list_refunds", "after_list_refunds", "after"),
     END: ("before", "after"),
     FLAG: ("before", "after"),
     SPEND: ("before", "before_commit", "after"),
@@ -55,6 +57,7 @@ JOURNEYS: Final = {
     "disputed": (DISPUTES,),
     "switched": (SWITCH,),
     "returned": (SETTLE, ASK_REFUND, SETTLE_REFUND),
+    "refunded": (DISCOVER,),
 }
 
 
@@ -83,7 +86,9 @@ class Cell:
         for all where the method makes no difference."""
         if self.activity == DISPUTES:
             return self.gateway is GatewayName.STRIPE
-        if self.journey in ("switched", "returned") and self.method is PaymentMethod.PAGE:
+        if self.journey in ("switched", "returned", "refunded") and (
+            self.method is PaymentMethod.PAGE
+        ):
             return False
         if self.journey == "returned" and self.gateway is GatewayName.STRIPE:
             return False

@@ -6,6 +6,7 @@ An armed point is a file, good for one use: right before it kills itself, the wo
 
 import os
 import signal
+from collections.abc import Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from gateways.gateway import (
     Order,
     RefundObservation,
     RefundOrder,
+    ToldRefunds,
 )
 from storage.points import Points, User
 
@@ -35,7 +37,8 @@ _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
     within it, the call being `open`, `query`, `close`, `requery` (the query after a close),
-    `refund`, `query_refund` or `list_disputes`; a spend of points has `before_commit`.
+    `refund`, `query_refund`, `list_disputes` or `list_refunds`; a spend of points has
+    `before_commit`.
 
     `owner` is the one payment, refund or spend that is to meet it, by its id, or by its user's id
     where it has none yet. It determines the gateway.
@@ -179,6 +182,12 @@ class CrashingGateway(Gateway):
         observation = await self._inner.query_refund(order)
         self._points.reached("after_query_refund", order.payment_number, order.number)
         return observation
+
+    async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
+        self._reached("before_list_refunds", order)
+        told = await self._inner.list_refunds(order, hints)
+        self._reached("after_list_refunds", order)
+        return told
 
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         self._reached("before_list_disputes", order)

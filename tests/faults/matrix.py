@@ -81,6 +81,7 @@ class Matrix:
             "disputed": self._dispute,
             "switched": self._switch,
             "returned": self._pay_late,
+            "refunded": self._refund_elsewhere,
         }[cell.journey]
         async with self._slots[cell.gateway]:
             while not await act(cell):
@@ -288,6 +289,20 @@ class Matrix:
             await self._house.pay(payment)
             await self._fired(cell.point(owner))
         # The refund goes on by itself: nothing is quiet before it has ended.
+        return True
+
+    async def _refund_elsewhere(self, cell: Cell) -> bool:
+        payment = await self._create(cell)
+        payment_id = payment["id"]
+        await self._until(payment_id, PaymentStatus.REQUIRES_ACTION)
+        await self._house.pay(await self._house.read(payment_id))
+        await self._until(payment_id, PaymentStatus.SUCCEEDED)
+        point = cell.point(payment_id)
+        async with self._killing[cell.gateway]:
+            self._points.arm(point)
+            await self._house.sandbox.refund(cell.gateway, payment_id, amount=900)
+            await self._fired(point)
+        await self._house.until(payment_id, lambda now: now["amount_refunded"] == 900)
         return True
 
     async def _opened(self, gateway: GatewayName, method: PaymentMethod) -> Json:

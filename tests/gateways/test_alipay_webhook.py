@@ -182,3 +182,18 @@ def test_the_replies_are_alipays_to_the_byte() -> None:
 
 def test_an_order_of_ours_may_come_again_a_day_later() -> None:
     assert _VERIFIER.verify({}, _body(), NOW + timedelta(hours=25)) == _WANTED
+
+
+@pytest.mark.parametrize(
+    ("told", "ours", "foreign"),
+    [
+        ({"out_biz_no": "ref_01jd9q8x1zf6w8v7r3m2k4n5p6"}, "ref_01jd9q8x1zf6w8v7r3m2k4n5p6", None),
+        ({"out_biz_no": "2026112300000000000000000001"}, None, "2026112300000000000000000001"),
+        ({"out_biz_no": "9" * 65}, None, None),
+        ({"refund_fee": "9.00"}, None, _FIELDS["out_trade_no"]),
+    ],
+)
+def test_a_refund_is_named(told: dict[str, str], ours: str | None, foreign: str | None) -> None:
+    seen = _verify(_body(**told))
+    assert (seen.refund_number, seen.foreign_refund) == (ours, foreign)
+    assert seen.number == _WANTED.number

@@ -223,6 +223,7 @@ def test_replies_are_json(verifier: StripeWebhookVerifier) -> None:
 
 
 REFUND_ID = "ref_01jd7zq4h9e8v9k2m3n4p5q6r7"
+_NONE = (None, None)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +258,31 @@ def test_a_refund_not_of_our_making_has_no_number(
     body = event("refund.updated", object="refund", metadata=metadata)
     told = verifier.verify(headers(body), body, NOW)
     assert (told.number, told.refund_number) == (number, refund_number)
+
+
+@pytest.mark.parametrize(
+    ("subject", "foreign", "reference"),
+    [
+        ({"id": "re_1", "payment_intent": "pi_1"}, "re_1", "pi_1"),
+        ({"id": "re_1", "payment_intent": None, "charge": "ch_1"}, None, None),
+        ({"id": "re_1'; --", "payment_intent": "pi_1"}, None, None),
+        ({"id": 7, "payment_intent": "pi_1"}, None, None),
+        (
+            {"id": "re_1", "payment_intent": "pi_1", "metadata": {"refund_id": REFUND_ID}},
+            None,
+            None,
+        ),
+    ],
+)
+def test_a_refund_not_of_our_making_is_named_with_its_payment_intent(
+    verifier: StripeWebhookVerifier,
+    subject: dict[str, Any],
+    foreign: str | None,
+    reference: str | None,
+) -> None:
+    body = event("refund.created", **{"object": "refund", "metadata": {}, **subject})
+    told = verifier.verify(headers(body), body, NOW)
+    assert (told.foreign_refund, told.refunded_reference) == (foreign, reference)
 
 
 def test_the_refund_event_of_old_is_an_echo(verifier: StripeWebhookVerifier) -> None:

@@ -119,7 +119,15 @@ def test_a_refund_names_its_order_and_no_app() -> None:
 def test_a_refund_of_ours_is_named(status: str, number: str, ours: str | None) -> None:
     plain = _plain(appid=None, refund_status=status, out_refund_no=number)
     seen = _verify(_body(plain=plain, event_type=f"REFUND.{status}"))
-    assert seen == Notification(_WANTED.event_id, f"REFUND.{status}", NUMBER, ours)
+    foreign = None if ours else number
+    assert seen == Notification(
+        _WANTED.event_id, f"REFUND.{status}", NUMBER, ours, foreign_refund=foreign
+    )
+
+
+def test_a_number_that_no_refund_can_have_is_none() -> None:
+    plain = _plain(appid=None, refund_status="SUCCESS", out_refund_no="9" * 65)
+    assert _verify(_body(plain=plain, event_type="REFUND.SUCCESS")).foreign_refund is None
 
 
 def test_a_message_about_no_order_names_none() -> None:

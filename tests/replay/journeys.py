@@ -21,7 +21,7 @@ from tests.faults.cells import CLOSE, SETTLE
 from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
-from tests.fixtures.house import House
+from tests.fixtures.house import METHODS, House
 from tests.replay import rails
 from tests.replay.spends import spent
 from tests.replay.steps import PATIENCE_SECONDS, Journey, Json, Refusing, ended, lie, mend, opened
@@ -282,6 +282,30 @@ async def _disputed_at_once(house: House) -> str:
     return await ended(house, payment, "succeeded")
 
 
+async def _refunded_elsewhere(house: House, gateway: str) -> str:
+    payment_id = await _paid(house, gateway, METHODS[gateway][0])
+    await house.client.get_workflow_handle(payment_id).result()
+    if gateway == "stripe":
+        # As for disputes: one report of the two.
+        await house.sandbox.fault("stripe", "webhook", "never", reference=payment_id)
+    await house.sandbox.refund(gateway, payment_id, amount=900)
+    await house.until(payment_id, lambda now: now["amount_refunded"] == 900)
+    return payment_id
+
+
+async def _refunded_elsewhere_at_once(house: House) -> str:
+    """The refund is what the payment's own workflow hears first."""
+    payment = await opened(house, "alipay")
+    await house.sandbox.fault("alipay", "webhook", "never", reference=payment["id"], times=10)
+    await house.pay(payment)
+    await house.sandbox.refund("alipay", payment["id"])
+    report = GatewayReport(event_id="refund", event_type="refund", is_refund=True)
+    await house.client.get_workflow_handle(payment["id"]).signal(GATEWAY_REPORTED, report)
+    await house.until(payment["id"], lambda now: now["amount_refunded"] == 2900)
+    await mend(house)
+    return await ended(house, payment, "succeeded")
+
+
 async def _canceled_unscanned(house: House) -> str:
     """Alipay knows nothing of an order until the payer scans: watched until it has expired."""
     payment = await opened(house, "alipay")
@@ -357,6 +381,16 @@ JOURNEYS: Final[dict[str, Journey]] = {
     "refreshed-after-the-end": Journey(_refreshed_after_the_end, has_after=True),
     "disputed": Journey(_disputed, has_after=True),
     "disputed-at-once": Journey(_disputed_at_once),
+    "refunded-elsewhere-stripe": Journey(
+        partial(_refunded_elsewhere, gateway="stripe"), has_after=True
+    ),
+    "refunded-elsewhere-alipay": Journey(
+        partial(_refunded_elsewhere, gateway="alipay"), has_after=True
+    ),
+    "refunded-elsewhere-wechatpay": Journey(
+        partial(_refunded_elsewhere, gateway="wechatpay"), has_after=True
+    ),
+    "refunded-elsewhere-at-once": Journey(_refunded_elsewhere_at_once),
     "watched-to-no-end": Journey(_watched_to_no_end),
     **rails.JOURNEYS,
     "spent": Journey(spent),

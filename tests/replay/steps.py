@@ -42,9 +42,11 @@ async def ended(house: House, payment: Json, status: str) -> str:
 
 
 async def lie(house: House, payment: Json, lie: str) -> None:
+    """Let the gateway answer queries wrongly until `mend`."""
     await house.sandbox.fault(payment["gateway"], "query", lie, reference=payment["id"], times=1000)
 
 
 async def mend(house: House) -> None:
+    """Clear every fault."""
     answer = await house.sandbox.control.delete("/control/faults")
     assert answer.status_code == 200, answer.text

@@ -39,7 +39,7 @@ from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
-from tests.faults.cells import CLOSE, DISPUTES, END, FLAG, OPEN, SETTLE, SPEND, SWITCH
+from tests.faults.cells import CLOSE, DISCOVER, DISPUTES, END, FLAG, OPEN, SETTLE, SPEND, SWITCH
 from tests.faults.refund_matrix import ASK, RESERVE
 from tests.faults.refund_matrix import SETTLE as SETTLE_REFUND
 from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
@@ -63,7 +63,9 @@ SPENDS = [name for name in HISTORIES if name.startswith("spent")]
 PAYMENT_HISTORIES = [name for name in HISTORIES if name not in (*REFUND_HISTORIES, *SPENDS)]
 AFTERS = [name for name in PAYMENT_HISTORIES if name.endswith("-after")]
 PAYMENTS = [name for name in PAYMENT_HISTORIES if name not in AFTERS]
-ACTIVITIES = {OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, SWITCH, RESERVE, ASK, SETTLE_REFUND, SPEND}
+ACTIVITIES = {
+    OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, DISCOVER, SWITCH, RESERVE, ASK, SETTLE_REFUND, SPEND,
+}  # fmt: skip
 UPDATES = {"create", "cancel", "refresh", "review", "switch"}
 READABLE = b"ask again"
 """Why the operator of `parked-then-settled` decided as they did."""
