@@ -14,13 +14,19 @@ PAYMENT: Final = "pay"
 REFUND: Final = "ref"
 POINTS_TRANSACTION: Final = "ptx"
 EVENT: Final = "evt"
+METHOD: Final = "pm"
+SUBSCRIPTION: Final = "sub"
 PAYMENT_ID_PATTERN: Final = r"^pay_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+METHOD_ID_PATTERN: Final = r"^pm_[0-7][0-9a-hjkmnp-tv-z]{25}$"
+SUBSCRIPTION_ID_PATTERN: Final = r"^sub_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 REFUND_ID_PATTERN: Final = r"^ref_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 POINTS_TRANSACTION_ID_PATTERN: Final = r"^ptx_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 MAX_ATTEMPT: Final = 99
 
 _PAYMENT_ID = re.compile(PAYMENT_ID_PATTERN)
 _REFUND_ID = re.compile(REFUND_ID_PATTERN)
+_METHOD_ID = re.compile(METHOD_ID_PATTERN)
+_SUBSCRIPTION_ID = re.compile(SUBSCRIPTION_ID_PATTERN)
 _POINTS_TRANSACTION_ID = re.compile(POINTS_TRANSACTION_ID_PATTERN)
 _ATTEMPT_NUMBER = re.compile(r"^(pay_[0-7][0-9a-hjkmnp-tv-z]{25})(\d{2})?$")
 
@@ -52,6 +58,14 @@ def is_refund_id(value: str) -> bool:
     return _REFUND_ID.fullmatch(value) is not None
 
 
+def is_method_id(value: str) -> bool:
+    return _METHOD_ID.fullmatch(value) is not None
+
+
+def is_subscription_id(value: str) -> bool:
+    return _SUBSCRIPTION_ID.fullmatch(value) is not None
+
+
 def is_points_transaction_id(value: str) -> bool:
     return _POINTS_TRANSACTION_ID.fullmatch(value) is not None
 
@@ -75,6 +89,18 @@ def parse_attempt_number(number: str) -> tuple[str, int] | None:
     if match[2] and attempt < 2:
         return None
     return match[1], attempt
+
+
+def mandate_number(method_id: str) -> str:
+    """The number gateways know a mandate by: the method's id without its underscore, as Alipay's
+    `external_agreement_no` takes 32 letters and digits."""
+    return method_id.replace("_", "", 1)
+
+
+def parse_mandate_number(number: str) -> str | None:
+    """The method's id behind such a number, or None if it is not ours."""
+    method_id = f"{METHOD}_{number.removeprefix(METHOD)}"
+    return method_id if number.startswith(METHOD) and is_method_id(method_id) else None
 
 
 def return_id(payment_id: str, attempt: int, turn: int = 1) -> str:

@@ -40,7 +40,7 @@ class PaymentOrder(Message):
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
     before it does anything else. `polls` are those of the runs before this one, `disputed` that
     one of them heard of a dispute, `refunded` of a refund made elsewhere. `points` are what a
-    payment of that type buys.
+    payment of that type buys, `subscription_id` is whose period one of that type pays for.
     """
 
     payment_id: str
@@ -63,6 +63,7 @@ class PaymentOrder(Message):
     disputed: bool = False
     refunded: bool = False
     points: PointsPurchase | None = None
+    subscription_id: str | None = None
 
 
 class ReviewAction(StrEnum):

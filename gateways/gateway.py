@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from billing.dispute import DisputeStatus
 from billing.errors import AnswerUntrusted
 from billing.payment import Failure, GatewayName, NextAction, Payer, PaymentMethod
+from gateways.mandates import Mandate, Mandates
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Order:
 
     `number` is our own order number (`billing.identifiers.attempt_number`), `expires_at` the
     absolute instant after which the gateway takes no money for it, and `reference` the gateway's
-    own number where an earlier answer told it.
+    own number where an earlier answer told it. `mandate` is there exactly when the method is
+    `saved`.
     """
 
     payment_id: str
@@ -40,6 +42,7 @@ class Order:
     return_url: str | None = None
     payer: Payer | None = None
     reference: str | None = None
+    mandate: Mandate | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,8 @@ class Gateway(Protocol):
 
     name: GatewayName
     capabilities: Capabilities
+    mandates: Mandates | None
+    """What it can do without the payer; None where nothing is set up for that."""
 
     async def open(self, order: Order) -> OpenOutcome:
         """Place the order, or repeat it under its own number with identical parameters.
@@ -294,7 +299,9 @@ class Notification:
     """A verified webhook. `number` is our order number, None where it speaks of no order;
     `refund_number` is our refund's, where it speaks of one of those, and `foreign_refund` that of
     a refund that was not made by us. `disputed_reference` and `refunded_reference` are the
-    gateway's own number of the order, where it speaks of a dispute or of a foreign refund."""
+    gateway's own number of the order, where it speaks of a dispute or of a foreign refund.
+    `mandate_number` and `mandate_reference` are our and the gateway's own number of a mandate,
+    where it speaks of one and names them."""
 
     event_id: str
     event_type: str
@@ -303,6 +310,8 @@ class Notification:
     disputed_reference: str | None = None
     foreign_refund: str | None = None
     refunded_reference: str | None = None
+    mandate_number: str | None = None
+    mandate_reference: str | None = None
 
 
 MAX_REFUND_NUMBER: Final = 64

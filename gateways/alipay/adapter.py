@@ -51,6 +51,7 @@ from gateways.gateway import (
     ToldRefunds,
     check_receipt,
 )
+from gateways.mandates import Mandates
 from gateways.meaning import Meaning, raise_unless_answered
 from gateways.transport import retry_after_seconds, send
 
@@ -61,6 +62,7 @@ class AlipayGateway:
     """One application at Alipay. `notify_url` is where Alipay reports to, for every order."""
 
     name: GatewayName = GatewayName.ALIPAY
+    mandates: Mandates | None = None
     capabilities: Capabilities = Capabilities(
         methods=frozenset(PRODUCTS), currencies=frozenset({CURRENCY}), orders_expire=True
     )

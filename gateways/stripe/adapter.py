@@ -32,6 +32,7 @@ from gateways.gateway import (
     ToldRefunds,
     check_receipt,
 )
+from gateways.mandates import Mandates
 from gateways.meaning import Meaning
 from gateways.stripe.amounts import from_stripe, to_stripe
 from gateways.stripe.connection import SdkTransport, read_error
@@ -64,6 +65,7 @@ class StripeGateway:
     mode the secret key belongs to."""
 
     name = GatewayName.STRIPE
+    mandates: Mandates | None = None
     capabilities = Capabilities(
         methods=frozenset({PaymentMethod.CARD}), currencies=None, disputes=True
     )

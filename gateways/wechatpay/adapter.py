@@ -41,6 +41,7 @@ from gateways.gateway import (
     ToldRefunds,
     check_receipt,
 )
+from gateways.mandates import Mandates
 from gateways.meaning import Meaning, raise_unless_answered
 from gateways.strict_json import read_object
 from gateways.transport import Answer, retry_after_seconds, send
@@ -93,6 +94,7 @@ class WechatpayGateway:
     """One direct merchant at WeChat Pay. `notify_url` is where it reports to, for every order."""
 
     name: GatewayName = GatewayName.WECHATPAY
+    mandates: Mandates | None = None
     capabilities: Capabilities = Capabilities(
         methods=METHODS, currencies=frozenset({CURRENCY}), orders_expire=True
     )

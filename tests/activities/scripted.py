@@ -21,6 +21,7 @@ from gateways.gateway import (
     ToldRefunds,
     check_receipt,
 )
+from gateways.mandates import Mandates
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 AMOUNT = 2900
@@ -48,6 +49,7 @@ class ScriptedGateway:
 
     name = GatewayName.ALIPAY
     capabilities = Capabilities(frozenset({PaymentMethod.QR}), None, orders_expire=True)
+    mandates: Mandates | None = None
 
     def __init__(self) -> None:
         self.states: dict[int, ObservedState] = {}

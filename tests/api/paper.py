@@ -22,6 +22,7 @@ from gateways.gateway import (
     Refused,
     ToldRefunds,
 )
+from gateways.mandates import Mandates
 
 REFUSED = "refuse to open"
 SILENT = "do not answer"
@@ -46,6 +47,8 @@ _METHODS = {
 
 class PaperGateway:
     """`pay` is the payer's hand; `opened` counts the orders placed, by number."""
+
+    mandates: Mandates | None = None
 
     def __init__(self, name: GatewayName) -> None:
         self.name = name

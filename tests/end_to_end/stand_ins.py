@@ -27,6 +27,7 @@ class StandIn(Gateway):
     def __init__(self, inner: Gateway) -> None:
         self.name = inner.name
         self.capabilities = inner.capabilities
+        self.mandates = inner.mandates
         self.inner = inner
 
     async def open(self, order: Order) -> OpenOutcome:

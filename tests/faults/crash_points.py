@@ -149,6 +149,7 @@ class CrashingGateway(Gateway):
     def __init__(self, inner: Gateway, points: CrashPoints) -> None:
         self.name = inner.name
         self.capabilities = inner.capabilities
+        self.mandates = inner.mandates
         self._inner = inner
         self._points = points
 
