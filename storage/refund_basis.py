@@ -30,16 +30,17 @@ OF_RECEIPT: Final = and_(
 def _basis(is_wanted: ColumnElement[bool]) -> Select[Any]:
     """What a reservation is decided by: payment, receipt (nulls if there is none), and what its
     refunds and disputes have taken."""
-    is_taken = and_(
-        refunds.c.attempt == receipts.c.attempt, refunds.c.status != RefundStatus.FAILED.value
-    )
+    is_of_receipt = refunds.c.attempt == receipts.c.attempt
+    is_taken = and_(is_of_receipt, refunds.c.status != RefundStatus.FAILED.value)
     is_same = refunds.c.id == bindparam("wanted_refund")
     taken = (
         select(
             func.coalesce(func.sum(refunds.c.amount_minor).filter(is_taken), 0).label("sum"),
             func.count().filter(is_taken).label("count"),
             # A refund asked for late holds up the next one; greatest() passes over nulls.
-            func.max(func.greatest(refunds.c.ask_at, refunds.c.asked_at)).label("last_ask"),
+            func.max(func.greatest(refunds.c.ask_at, refunds.c.asked_at))
+            .filter(is_of_receipt)
+            .label("last_ask"),
             func.coalesce(func.bool_or(is_same), False).label("stands"),
         )
         .where(refunds.c.payment_id == payments.c.id)
@@ -99,7 +100,7 @@ def require_refundable(
 
 
 def earliest(basis: RowMapping, now: datetime) -> datetime:
-    """Gateways want a pause between two refunds of one payment."""
+    """Gateways want a pause between two refunds of one order, which is one attempt."""
     last: datetime | None = basis["last_ask"]
     if last is None:
         return now

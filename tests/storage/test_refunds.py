@@ -218,6 +218,7 @@ async def test_each_receipt_has_its_own_rest(database: Database) -> None:
     kept = await reserve(database, order, amount_minor=900)
     returned = await reserve(database, order, attempt=2, cause=RefundCause.RETURNED)
     assert (returned.refund.amount, returned.attempt) == (2900, 2)
+    assert returned.ask_at == NOW, "the pause is between refunds of one order"
     assert returned.payment_number == attempt_number(order.payment_id, 2)
     assert returned.payment_reference == f"{order.payment_id}/paid twice"
     assert (await reserve(database, order, attempt=1)).refund.amount == 2000
