@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Iterable
 from datetime import timedelta
 from typing import Any
 
-import httpx
 from sqlalchemy import select
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -16,8 +15,7 @@ from billing.messages import GATEWAY_REPORTED, GatewayReport
 from billing.payment import GatewayName, PaymentMethod, PaymentStatus
 from storage.payments import PaymentRecord
 from storage.tables import payments
-from tests.end_to_end.buyers import buy_points, movements, spend
-from tests.faults.cells import CLOSE, END, FLAG, METHODS, OPEN, SETTLE, SPEND, Cell
+from tests.faults.cells import CLOSE, END, FLAG, METHODS, OPEN, SETTLE, Cell
 from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
@@ -41,7 +39,6 @@ _SWITCHED_FROM = {
 }
 _IN_FLIGHT = {GatewayName.STRIPE: 8, GatewayName.ALIPAY: 14, GatewayName.WECHATPAY: 8}
 _ENDED = frozenset(status.value for status in PaymentStatus if status.is_terminal)
-_CREATED = 201
 _UNAVAILABLE = 503
 
 Json = dict[str, Any]
@@ -123,28 +120,6 @@ class Matrix:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while "attempt_not_dead" not in await self._reasons(payment_id):
                 await asyncio.sleep(_LOOK_SECONDS)
-
-    async def play_spend(self, place: str, points: int, status_code: int) -> None:
-        """A spend through the death of the core worker that carries it out: sent again under its
-        key, it gets the one answer there is, and its points are gone once, or not at all."""
-        user_id = f"{SPEND}-{status_code}-{place}"
-        await buy_points(self._house, GatewayName.STRIPE, user_id)
-        before = await movements(self._house, user_id)
-        point, key = CrashPoint(SPEND, place, user_id), secrets.token_hex(16)
-        self._points.arm(point)
-        answers = [await self._spend(user_id, points, key) for _ in range(2)]
-        assert self._points.has_fired(point)
-        assert [answer.status_code for answer in answers] == [status_code] * 2, answers[0].text
-        assert answers[0].json() == answers[1].json()
-        after = await movements(self._house, user_id)
-        spent = [("spend", -points, before[-1][2] - points)] if status_code == _CREATED else []
-        assert after == before + spent
-
-    async def _spend(self, user_id: str, points: int, key: str) -> httpx.Response:
-        while True:
-            answer = await spend(self._house, user_id, points, key)
-            if answer.status_code != _UNAVAILABLE:
-                return answer
 
     async def let_die(self, payment_id: str) -> None:
         """The gateway makes sense again, and reports."""

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from audit.truth import SandboxTruth
 from billing.payment import GatewayName, PaymentMethod
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
+from tests.faults import spends
 from tests.faults.cells import END, FLAG, METHODS, PLACES, REFUSED_SPEND, SPEND, gateway_cells
 from tests.faults.crash_points import CrashPoints
 from tests.faults.keeping import KeptWorkers
@@ -100,15 +102,16 @@ async def test_the_core_workers_die(scene: Scene, request: pytest.FixtureRequest
         await matrix.play_undying(before, gateway, place)
         canceled.extend((before, after))
 
+    spend_through = partial(spends.play, scene.house, scene.points)
     work = {f"{method} out of reach": out_of_reach(gateway, method) for gateway, method in METHODS}
-    work |= {f"spent {place}": matrix.play_spend(place, 30, 201) for place in PLACES[SPEND]}
-    work |= {f"refused {place}": matrix.play_spend(place, 551, 409) for place in REFUSED_SPEND}
+    work |= {f"spent {place}": spend_through(place, 30, 201) for place in PLACES[SPEND]}
+    work |= {f"refused {place}": spend_through(place, 551, 409) for place in REFUSED_SPEND}
     await _all_of(work | {"core lost": matrix.lose_core()}, scene.workers)
     assert (await scene.house.sandbox.control.delete("/control/faults")).status_code == 200
     for payment_id in canceled:
         await matrix.let_die(payment_id)
-    spends = len(PLACES[SPEND]) + len(REFUSED_SPEND)
-    assert len(scene.points.fired) - fired_before == 3 * len(METHODS) + spends
+    spent = len(PLACES[SPEND]) + len(REFUSED_SPEND)
+    assert len(scene.points.fired) - fired_before == 3 * len(METHODS) + spent
     await _hold_promises(scene, request)
 
 
