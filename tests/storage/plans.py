@@ -1,5 +1,6 @@
 """What is sent to PostgreSQL, and how it goes about it."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from sqlalchemy import Engine, event
 
 @contextmanager
 def statements() -> Iterator[list[tuple[str, Any]]]:
-    """What is sent to PostgreSQL meanwhile."""
+    """What this task sends to PostgreSQL meanwhile; others, such as a house's loops, may too."""
     sent: list[tuple[str, Any]] = []
+    task = asyncio.current_task()
 
     def note(*args: Any) -> None:
-        sent.append((args[2], args[3]))
+        if asyncio.current_task() is task:
+            sent.append((args[2], args[3]))
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
