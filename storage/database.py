@@ -24,6 +24,7 @@ from storage.events import Events
 from storage.inbox import Inbox
 from storage.keys import ApiKeys
 from storage.ledger import Ledger
+from storage.methods import Methods
 from storage.payments import Payments
 from storage.points import Points
 from storage.points_book import PointsBook
@@ -95,6 +96,10 @@ class UnitOfWork:
     @cached_property
     def refunds(self) -> Refunds:
         return Refunds(self.connection, self.payments, self.events, self.clawbacks)
+
+    @cached_property
+    def methods(self) -> Methods:
+        return Methods(self.connection, self.cipher, self.events)
 
     @cached_property
     def disputes(self) -> Disputes:
