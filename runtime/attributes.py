@@ -79,6 +79,11 @@ def at_method_start(
     )
 
 
+def method_summary(gateway: GatewayName) -> str:
+    """Such as `saved method at stripe`."""
+    return f"saved method at {gateway.value}"
+
+
 def refund_summary(request: RefundRequest) -> str:
     """Such as `refund of 9.00 CNY by alipay`."""
     if request.amount_minor is None:
