@@ -225,12 +225,15 @@ async def make_default(
         raise MethodNotActive(
             f"the payment method is {found.method.status}; only an active one can be the default"
         )
-    method = await method_commands.make_default(
-        context(request).commands,
-        found.method,
-        caller.application,
-        id_of("default_method", caller.application, None),
-    )
+    try:
+        method = await method_commands.make_default(
+            context(request).commands,
+            found.method,
+            caller.application,
+            id_of("default_method", caller.application, None),
+        )
+    except NotRunning:
+        raise unavailable("the method's process") from None
     return await _stand(request, caller.application, method_id, method)
 
 

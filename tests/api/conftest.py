@@ -197,10 +197,11 @@ async def _end_all(client: Client, database: Database) -> None:
     """Others use this Temporal after us: leave no process behind that waits for our worker."""
     async with database.begin() as work:
         unfinished = await work.payments.unfinished(None, 10_000)
-    for payment_id in unfinished:
+        unfinished += await work.methods.unfinished(None, 10_000)
+    for object_id in unfinished:
         # One that a test has ended itself is not there to be ended.
         with contextlib.suppress(RPCError):
-            await client.get_workflow_handle(payment_id).terminate()
+            await client.get_workflow_handle(object_id).terminate()
 
 
 @pytest.fixture
