@@ -118,15 +118,17 @@ class MethodActivities:
         order = record.order
         if record.mandate.customer_reference is not None:
             return record.mandate.customer_reference
+        user = (order.application, order.user_id)
         async with self._database.single() as work:
-            known = await work.methods.customer_references(order.application, order.user_id)
-        reference = known.get(order.gateway)
+            reference = (await work.gateway_customers.of(*user)).get(order.gateway)
         if reference is None:
-            reference = await mandates.enrol(order.application, order.user_id, order.created_at)
+            reference = await mandates.enrol(*user, order.created_at)
         if reference is None:
             return None
         async with self._database.begin() as work:
-            return await work.methods.keep_customer(record, reference, now)
+            kept = await work.gateway_customers.keep(*user, order.gateway, reference, now)
+            await work.methods.note_customer(order.method_id, kept)
+        return kept
 
     async def _store(
         self, method_id: str, outcome: Opened | Refused, now: datetime
@@ -191,7 +193,7 @@ async def _apply(
 ) -> bool:
     """What the gateway's answer does to the record; False where it makes no sense."""
     method_id, status, state = record.method.id, record.method.status, seen.state
-    await work.methods.note_status(method_id, seen.status)
+    await work.methods.note_asked(method_id, seen.status, now)
     if state is MandateState.UNRECOGNISED:
         log.warning("mandate_status_unknown", method_id=method_id, status=seen.status)
         return False
@@ -206,7 +208,6 @@ async def _apply(
             card=seen.card,
             most_minor=seen.most_minor,
             ends_at=seen.ends_at,
-            gateway_status=seen.status,
             now=now,
         )
         return True

@@ -129,18 +129,18 @@ class Resumption:
         return True
 
     async def resume_method(self, method_id: str) -> bool:
-        """As `resume`, for a saved method: one that waits for consent, or has ended here and is
-        still to be revoked at its gateway. Raises MethodNotFound."""
+        """As `resume`, for a saved method: one that waits for consent, has ended here and is still
+        to be revoked at its gateway, or is past its end. Raises MethodNotFound."""
         async with self._database.single() as work:
             record = await work.methods.find(method_id)
         if record is None:
             raise MethodNotFound(f"there is no payment method {method_id}")
         method = record.method
-        if method.status is MethodStatus.ACTIVE or record.is_released:
+        is_over = method.ends_at is not None and method.ends_at <= datetime.now(UTC)
+        is_done = record.is_released or (method.status is MethodStatus.ACTIVE and not is_over)
+        if is_done or await self._is_running(method_id):
             return False
-        if await self._is_running(method_id):
-            return False
-        if method.status.is_terminal:
+        if method.status is not MethodStatus.PENDING:
             report = GatewayReport(
                 event_id=f"unfinished/{method_id}/{datetime.now(UTC).isoformat()}",
                 event_type="method.unfinished",

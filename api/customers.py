@@ -48,7 +48,7 @@ async def read(request: Request, caller: Reader, user_id: UserIdInPath, _: NoQue
             raise CustomerNotFound("there is no such customer: nothing was ordered for them")
         points = await work.points.balance(User(caller.application, user_id), datetime.now(UTC))
         default = await work.methods.default_of(caller.application, user_id)
-        references = await work.methods.customer_references(caller.application, user_id)
+        references = await work.gateway_customers.of(caller.application, user_id)
     answer = Customer(
         user_id=user_id,
         points_balance=points.balance,

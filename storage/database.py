@@ -21,6 +21,7 @@ from storage.clawbacks import Clawbacks
 from storage.customers import Customers
 from storage.disputes import Disputes
 from storage.events import Events
+from storage.gateway_customers import GatewayCustomers
 from storage.inbox import Inbox
 from storage.keys import ApiKeys
 from storage.ledger import Ledger
@@ -80,6 +81,10 @@ class UnitOfWork:
     @cached_property
     def customers(self) -> Customers:
         return Customers(self.connection)
+
+    @cached_property
+    def gateway_customers(self) -> GatewayCustomers:
+        return GatewayCustomers(self.connection)
 
     @cached_property
     def points(self) -> Points:

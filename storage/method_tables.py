@@ -27,6 +27,7 @@ _ENDED: Final = ", ".join(repr(status.value) for status in MethodStatus if statu
 # Literal, and one text for index and query: with parameters a cached plan passes the index by.
 IS_DEFAULT: Final = text("is_default")
 IS_METHOD_UNFINISHED: Final = text("released_at IS NULL AND status <> 'active'")
+IS_METHOD_ENDING: Final = text("status = 'active' AND ends_at IS NOT NULL")
 
 gateway_customers: Final = Table(
     "gateway_customers",
@@ -63,6 +64,7 @@ payment_methods: Final = Table(
     Column("failure", JSONB(none_as_null=True)),
     instant("created_at"),
     instant("updated_at"),
+    instant("asked_at", nullable=True),
     instant("activated_at", nullable=True),
     instant("ends_at", nullable=True),
     instant("ended_at", nullable=True),
@@ -90,4 +92,5 @@ payment_methods: Final = Table(
     Index(None, "gateway", "reference"),
     Index(None, "gateway", "setup_reference"),
     Index("payment_methods_unfinished_idx", "id", postgresql_where=IS_METHOD_UNFINISHED),
+    Index("payment_methods_ending_idx", "ends_at", postgresql_where=IS_METHOD_ENDING),
 )

@@ -5,7 +5,7 @@ that stands afterwards. Writers of one user's methods take turns (`hold`): at mo
 default, and each is changed after another without a deadlock.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, false, func, or_, select, text, update
@@ -29,8 +29,8 @@ from storage.method_rows import (
 )
 from storage.method_tables import (
     IS_DEFAULT,
+    IS_METHOD_ENDING,
     IS_METHOD_UNFINISHED,
-    gateway_customers,
     payment_methods,
 )
 from storage.paging import Page
@@ -130,41 +130,15 @@ class Methods:
         """Keep others from changing any method of this one's user in this transaction."""
         await self._connection.execute(_LOCK, {"id": method_id})
 
-    async def keep_customer(self, record: MethodRecord, reference: str, now: datetime) -> str:
-        """What the gateway calls this customer: the first that was written stands."""
-        order = record.order
-        key = {
-            "application": order.application,
-            "user_id": order.user_id,
-            "gateway": order.gateway.value,
-        }
-        await self._connection.execute(
-            insert(gateway_customers)
-            .values(**key, reference=reference, created_at=now)
-            .on_conflict_do_nothing()
-        )
-        kept = (await self.customer_references(order.application, order.user_id))[order.gateway]
+    async def note_customer(self, method_id: str, reference: str) -> None:
+        """What the gateway calls its customer: the same at every repeat."""
         await self._connection.execute(
             update(payment_methods)
             .where(
-                payment_methods.c.id == order.method_id,
-                payment_methods.c.customer_reference.is_(None),
+                payment_methods.c.id == method_id, payment_methods.c.customer_reference.is_(None)
             )
-            .values(customer_reference=kept)
+            .values(customer_reference=reference)
         )
-        return kept
-
-    async def customer_references(self, application: str, user_id: str) -> dict[GatewayName, str]:
-        """What each gateway that keeps customers calls this one."""
-        rows = await self._connection.execute(
-            select(gateway_customers.c.gateway, gateway_customers.c.reference)
-            .where(
-                gateway_customers.c.application == application,
-                gateway_customers.c.user_id == user_id,
-            )
-            .order_by(gateway_customers.c.gateway)
-        )
-        return {GatewayName(gateway): reference for gateway, reference in rows}
 
     async def record_opened(
         self,
@@ -196,7 +170,6 @@ class Methods:
         card: CardFace | None,
         most_minor: int | None,
         ends_at: datetime | None,
-        gateway_status: str,
         now: datetime,
     ) -> MethodStatus:
         """The payer has consented: it may be charged, and is the user's default if there is none.
@@ -215,7 +188,6 @@ class Methods:
         )
         values: dict[str, Any] = {
             **_face(reference, card, most_minor, ends_at),
-            "gateway_status": gateway_status,
             "is_default": ~has_default,
             "next_action": None,
             "activated_at": now,
@@ -230,7 +202,6 @@ class Methods:
         card: CardFace | None,
         most_minor: int | None,
         ends_at: datetime | None,
-        gateway_status: str,
         now: datetime,
     ) -> None:
         """What the gateway says now of one that is active: the network has put a new card in the
@@ -238,14 +209,13 @@ class Methods:
         values = _face(reference, card, most_minor, ends_at)
         is_new = [payment_methods.c[name].is_distinct_from(to) for name, to in values.items()]
         await self._change(method_id, values, "method.updated", now, or_(false(), *is_new))
-        await self.note_status(method_id, gateway_status)
 
-    async def note_status(self, method_id: str, gateway_status: str) -> None:
-        """Keep the gateway's own word."""
+    async def note_asked(self, method_id: str, gateway_status: str, now: datetime) -> None:
+        """Keep the gateway's own word, and when it was given."""
         await self._connection.execute(
             update(payment_methods)
             .where(payment_methods.c.id == method_id)
-            .values(gateway_status=gateway_status)
+            .values(gateway_status=gateway_status, asked_at=now)
         )
 
     async def end(
@@ -333,11 +303,18 @@ class Methods:
         )
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
-        """Ids, in order, of methods that wait for consent, or are still to be revoked."""
-        query = select(payment_methods.c.id).where(IS_METHOD_UNFINISHED)
+        """Ids, in order, of methods that wait for consent, are still to be revoked, or are active
+        past their end: no gateway tells of that, so it is asked about, and once a day from then."""
+        columns = payment_methods.c
+        since = func.greatest(columns.ends_at, func.now() - timedelta(days=1))
+        waiting = select(columns.id).where(IS_METHOD_UNFINISHED)
+        ending = select(columns.id).where(
+            IS_METHOD_ENDING, columns.ends_at <= func.now(), columns.asked_at < since
+        )
         if after is not None:
-            query = query.where(payment_methods.c.id > after)
-        rows = await self._connection.execute(query.order_by(payment_methods.c.id).limit(limit))
+            waiting, ending = waiting.where(columns.id > after), ending.where(columns.id > after)
+        both = waiting.union(ending).subquery()
+        rows = await self._connection.execute(select(both.c.id).order_by(both.c.id).limit(limit))
         return list(rows.scalars())
 
     async def _set_default(self, method_id: str, now: datetime, *, is_default: bool) -> None:

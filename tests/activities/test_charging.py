@@ -1,5 +1,7 @@
 """Payments charged to a saved method: asked for under one number, whatever dies or ends."""
 
+import itertools
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -13,6 +15,7 @@ from billing.messages import ClosePayment, OpenPayment, SettlePayment, Standing
 from billing.method import MethodStatus
 from billing.method_messages import OpenMethod, RevokeMethod, SettleMethod
 from billing.payment import Failure, GatewayName, NoAction, PaymentMethod, PaymentStatus, QrCode
+from embedded.postgres import PostgresServer
 from gateways.gateway import (
     AlreadyOrdered,
     ObservedState,
@@ -24,20 +27,29 @@ from gateways.gateway import (
 from storage.database import Database
 from tests.activities.scripted import NOW, ScriptedGateway, order
 from tests.activities.scripted_mandates import ACTIVE, ScriptedMandates, method_order
+from tests.fixtures.database import DatabaseUrls, fresh_copy
 
-METHOD = method_order()
-ORDER = order().model_copy(
-    update={"method": PaymentMethod.SAVED, "payment_method_id": METHOD.method_id}
-)
-PAYMENT_ID = ORDER.payment_id
 DECLINE = Failure(code="card_declined", decline_code="insufficient_funds", message="no")
 
 
+_numbers = itertools.count(100)
+
+
 class Desk:
-    """One worker's activities, and a gateway that charges an active method."""
+    """One worker's activities, and a payment by the active method of a user of its own."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        number = next(_numbers)
+        user_id = f"user_{number}"
+        self.method = method_order(number, user_id=user_id)
+        self.order = order(number).model_copy(
+            update={
+                "method": PaymentMethod.SAVED,
+                "payment_method_id": self.method.method_id,
+                "user_id": user_id,
+            }
+        )
         self.gateway = ScriptedGateway()
         self.gateway.mandates = self.mandates = ScriptedMandates()
         gateways = {GatewayName.ALIPAY: self.gateway}
@@ -46,17 +58,17 @@ class Desk:
         self.orders: list[Order] = []
 
     async def save(self) -> None:
-        await self.methods.open(OpenMethod(order=METHOD, now=NOW))
+        await self.methods.open(OpenMethod(order=self.method, now=NOW))
         self.mandates.seen = ACTIVE
         await self.methods.settle(
-            SettleMethod(method_id=METHOD.method_id, gateway=METHOD.gateway, now=NOW)
+            SettleMethod(method_id=self.method.method_id, gateway=self.method.gateway, now=NOW)
         )
 
     async def delete(self) -> None:
         await self.methods.revoke(
             RevokeMethod(
-                method_id=METHOD.method_id,
-                gateway=METHOD.gateway,
+                method_id=self.method.method_id,
+                gateway=self.method.gateway,
                 status=MethodStatus.ENDED,
                 now=NOW,
             )
@@ -72,16 +84,25 @@ class Desk:
         self.gateway.on_open = on_open
 
     async def charge(self) -> Standing:
-        return await self.payments.open(OpenPayment(order=ORDER, now=NOW))
+        return await self.payments.open(OpenPayment(order=self.order, now=NOW))
 
     async def settle(self, *, late: int = 0) -> Standing:
         return await self.payments.settle(
             SettlePayment(
-                payment_id=PAYMENT_ID,
+                payment_id=self.order.payment_id,
                 gateway=GatewayName.ALIPAY,
                 now=NOW + timedelta(seconds=late),
             )
         )
+
+
+@pytest.fixture(scope="module")
+async def database_urls(
+    postgres_server: PostgresServer, template_urls: DatabaseUrls
+) -> AsyncIterator[DatabaseUrls]:
+    """One database for all tests: each has a user of its own."""
+    async with fresh_copy(postgres_server, template_urls) as urls:
+        yield urls
 
 
 @pytest.fixture
@@ -98,8 +119,8 @@ async def test_the_gateway_is_told_of_the_mandate(desk: Desk) -> None:
     assert standing.payment.status is PaymentStatus.SUCCEEDED
     (placed,) = desk.orders
     assert placed.mandate is not None
-    assert (placed.number, placed.mandate.reference) == (PAYMENT_ID, "agr_1")
-    assert placed.mandate.number == mandate_number(METHOD.method_id)
+    assert (placed.number, placed.mandate.reference) == (desk.order.payment_id, "agr_1")
+    assert placed.mandate.number == mandate_number(desk.method.method_id)
     assert placed.mandate.customer_reference == "cus_1"
 
 
@@ -161,7 +182,10 @@ async def test_an_unknown_outcome_is_asked_again_though_the_method_has_ended(des
     desk.gateway.states[1] = ObservedState.PAID
     desk.answers(AlreadyOrdered())
     assert (await desk.charge()).payment.status is PaymentStatus.SUCCEEDED
-    assert [placed.number for placed in desk.orders] == [PAYMENT_ID, PAYMENT_ID]
+    assert [placed.number for placed in desk.orders] == [
+        desk.order.payment_id,
+        desk.order.payment_id,
+    ]
 
 
 async def test_a_worker_without_keys_refuses_only_what_was_never_asked_for(desk: Desk) -> None:
@@ -195,7 +219,7 @@ async def test_what_is_not_the_users_own_is_never_asked_for(
 ) -> None:
     desk.answers(AlreadyOrdered())
     standing = await desk.payments.open(
-        OpenPayment(order=ORDER.model_copy(update=changed), now=NOW)
+        OpenPayment(order=desk.order.model_copy(update=changed), now=NOW)
     )
     assert standing.payment.status is PaymentStatus.FAILED
     assert standing.payment.failure is not None
@@ -228,10 +252,10 @@ async def test_what_the_gateway_has_accepted_outlives_its_expiry(
     await desk.charge()
     standing = await desk.payments.close(
         ClosePayment(
-            payment_id=PAYMENT_ID,
+            payment_id=desk.order.payment_id,
             gateway=GatewayName.ALIPAY,
             status=PaymentStatus.EXPIRED,
-            now=ORDER.expires_at + timedelta(seconds=61),
+            now=desk.order.expires_at + timedelta(seconds=61),
         )
     )
     assert standing.payment.status is PaymentStatus.EXPIRED

@@ -1,5 +1,7 @@
 """What the activities of a saved method do to the record, with scripted mandates."""
 
+import itertools
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -20,6 +22,7 @@ from billing.method_messages import (
     SettleMethod,
 )
 from billing.payment import Failure, GatewayName, NoAction
+from embedded.postgres import PostgresServer
 from gateways.gateway import AlreadyOrdered, Refused
 from gateways.mandates import MandateObservation, MandateState
 from storage.database import Database
@@ -36,34 +39,45 @@ from tests.activities.scripted_mandates import (
     ScriptedMandates,
     method_order,
 )
+from tests.fixtures.database import DatabaseUrls, fresh_copy
 
-ORDER = method_order()
 EXPIRED = Failure(code="setup_expired", message="too late")
 UNKNOWN = MandateObservation(MandateState.UNRECOGNISED, "HALF_SIGNED")
 ABSENT = MandateObservation(MandateState.ABSENT, "NOT_EXIST")
 
 
+_numbers = itertools.count(1)
+
+
 class Desk:
-    """The activities of one worker, and what they left in the record."""
+    """The activities of one worker, a user with a method, and what is in the record of them."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.order = self.another()
         self.mandates = ScriptedMandates()
         self.gateway = ScriptedGateway()
         self.gateway.mandates = self.mandates
         self.activities = MethodActivities(database, {GatewayName.ALIPAY: self.gateway})
 
-    async def open(self, order: MethodOrder = ORDER) -> MethodStanding:
-        return await self.activities.open(OpenMethod(order=order, now=NOW))
+    def another(self) -> MethodOrder:
+        """An order of another user."""
+        number = next(_numbers)
+        return method_order(number, user_id=f"user_{number}")
+
+    async def open(self, order: MethodOrder | None = None) -> MethodStanding:
+        return await self.activities.open(OpenMethod(order=order or self.order, now=NOW))
 
     async def settle(
-        self, seen: MandateObservation | Exception | None = None, order: MethodOrder = ORDER
+        self,
+        seen: MandateObservation | Exception | None = None,
+        order: MethodOrder | None = None,
     ) -> MethodStanding:
         if seen is not None:
             self.mandates.seen = seen
         return await self.activities.settle(
             SettleMethod(
-                method_id=order.method_id,
+                method_id=(order or self.order).method_id,
                 gateway=GatewayName.ALIPAY,
                 now=NOW + timedelta(minutes=1),
             )
@@ -77,7 +91,7 @@ class Desk:
     ) -> MethodStanding:
         return await self.activities.revoke(
             RevokeMethod(
-                method_id=ORDER.method_id,
+                method_id=self.order.method_id,
                 gateway=GatewayName.ALIPAY,
                 status=status,
                 failure=failure,
@@ -88,16 +102,25 @@ class Desk:
 
     async def record(self) -> MethodRecord:
         async with self.database.single() as work:
-            return await work.methods.found(ORDER.method_id)
+            return await work.methods.found(self.order.method_id)
 
     async def events(self) -> list[str]:
         async with self.database.single() as work:
             found = await work.connection.execute(
                 select(events.c.type)
-                .where(events.c.object_id == ORDER.method_id)
+                .where(events.c.object_id == self.order.method_id)
                 .order_by(events.c.sequence)
             )
             return [type.removeprefix("method.") for type in found.scalars()]
+
+
+@pytest.fixture(scope="module")
+async def database_urls(
+    postgres_server: PostgresServer, template_urls: DatabaseUrls
+) -> AsyncIterator[DatabaseUrls]:
+    """One database for all tests: each has a user of its own."""
+    async with fresh_copy(postgres_server, template_urls) as urls:
+        yield urls
 
 
 @pytest.fixture
@@ -113,13 +136,13 @@ class TestOpen:
             assert standing.method.next_action == SIGN_HERE
         (asked,) = desk.mandates.asked
         assert (asked.number, asked.customer_reference) == (
-            mandate_number(ORDER.method_id),
+            mandate_number(desk.order.method_id),
             "cus_1",
         )
-        assert (asked.description, asked.return_url) == (DESCRIPTION, ORDER.return_url)
+        assert (asked.description, asked.return_url) == (DESCRIPTION, desk.order.return_url)
         assert (asked.terms.most_minor, asked.terms.every_months) == (9900, 1)
-        assert asked.terms.first_charge_on == ORDER.first_charge_on
-        assert desk.mandates.enrolled == [("shop", "user_1")]
+        assert asked.terms.first_charge_on == desk.order.first_charge_on
+        assert desk.mandates.enrolled == [("shop", desk.order.user_id)]
         record = await desk.record()
         assert record.mandate.customer_reference == "cus_1"
         assert record.mandate.setup_reference == "set_1"
@@ -137,13 +160,16 @@ class TestOpen:
         assert (await desk.open()).method.next_action == SIGN_HERE
         first, again = desk.mandates.asked
         assert first == again
-        assert desk.mandates.enrolled == [("shop", "user_1")]
+        assert desk.mandates.enrolled == [("shop", desk.order.user_id)]
 
     async def test_a_customer_is_enrolled_once_for_all_methods(self, desk: Desk) -> None:
         await desk.open()
-        await desk.open(method_order(2))
-        await desk.open(method_order(3, user_id="user_2"))
-        assert desk.mandates.enrolled == [("shop", "user_1"), ("shop", "user_2")]
+        other = desk.another()
+        await desk.open(other.model_copy(update={"user_id": desk.order.user_id}))
+        third = desk.another()
+        await desk.open(third)
+        users = [desk.order.user_id, third.user_id]
+        assert desk.mandates.enrolled == [("shop", user_id) for user_id in users]
         assert [order.customer_reference for order in desk.mandates.asked] == ["cus_1"] * 3
 
     async def test_a_gateway_without_customers_is_told_of_none(self, desk: Desk) -> None:
@@ -254,7 +280,7 @@ class TestSettle:
         standing = await desk.settle(ACTIVE)
         assert (standing.method.status, standing.is_released) == (MethodStatus.FAILED, False)
         async with desk.database.single() as work:
-            assert await work.methods.unfinished(None, 10) == [ORDER.method_id]
+            assert desk.order.method_id in await work.methods.unfinished(None, 100)
         standing = await desk.revoke()
         assert (standing.method.status, standing.is_released) == (MethodStatus.FAILED, True)
         assert standing.method.failure == EXPIRED
@@ -269,7 +295,10 @@ class TestRevoke:
             standing = await desk.revoke()
             assert (standing.method.status, standing.is_released) == (MethodStatus.ENDED, True)
         (revoked,) = desk.mandates.revoked
-        assert (revoked.reference, revoked.number) == ("agr_1", mandate_number(ORDER.method_id))
+        assert (revoked.reference, revoked.number) == (
+            "agr_1",
+            mandate_number(desk.order.method_id),
+        )
         assert await desk.events() == ["created", "activated", "ended"]
 
     async def test_nothing_is_charged_while_the_gateway_is_silent(self, desk: Desk) -> None:
@@ -302,7 +331,7 @@ class TestRevoke:
         assert desk.mandates.revoked == []
 
     async def test_of_one_that_was_never_opened(self, desk: Desk) -> None:
-        standing = await desk.revoke(order=ORDER)
+        standing = await desk.revoke(order=desk.order)
         assert (standing.method.status, standing.is_released) == (MethodStatus.ENDED, True)
         assert (await desk.open()).method.status is MethodStatus.ENDED
         assert desk.mandates.asked == []
@@ -310,14 +339,14 @@ class TestRevoke:
 
 class TestDefault:
     async def test_takes_the_place_of_another(self, desk: Desk) -> None:
-        other = method_order(2)
-        for order in (other, ORDER):
+        other = desk.another().model_copy(update={"user_id": desk.order.user_id})
+        for order in (other, desk.order):
             await desk.open(order)
             await desk.settle(ACTIVE, order)
         assert not (await desk.record()).method.is_default
         for _ in range(2):
             standing = await desk.activities.make_default(
-                MakeDefault(method_id=ORDER.method_id, now=NOW)
+                MakeDefault(method_id=desk.order.method_id, now=NOW)
             )
             assert standing.method.is_default
         assert await desk.events() == ["created", "activated", "default_changed"]
@@ -325,7 +354,7 @@ class TestDefault:
     async def test_is_refused_for_good_where_it_is_not_active(self, desk: Desk) -> None:
         await desk.open()
         with pytest.raises(ApplicationError) as refused:
-            await desk.activities.make_default(MakeDefault(method_id=ORDER.method_id, now=NOW))
+            await desk.activities.make_default(MakeDefault(method_id=desk.order.method_id, now=NOW))
         assert (refused.value.type, refused.value.non_retryable) == (
             "payment_method_not_active",
             True,

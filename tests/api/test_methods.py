@@ -512,3 +512,16 @@ class TestSweep:
         async with asyncio.timeout(20):
             while mandate_number(ended["id"]) not in payers(shop).revoked:
                 await asyncio.sleep(0.02)
+
+    async def test_asks_about_what_should_be_over(self, shop: Shop, told: Shop) -> None:
+        method = await active(shop, told)
+        assert not await shop.stack.context.resumption.resume_method(method["id"])
+        async with shop.stack.database.begin() as work:
+            await work.connection.execute(
+                update(payment_methods)
+                .where(payment_methods.c.id == method["id"])
+                .values(ends_at=datetime.now(UTC))
+            )
+        payers(shop).withdraw(method["id"])
+        assert await shop.stack.context.resumption.resume_method(method["id"])
+        await until_status(shop, method["id"], "ended")

@@ -38,7 +38,6 @@ async def activate(database: Database, order: MethodOrder, **changed: Any) -> Me
         "card": CARD,
         "most_minor": None,
         "ends_at": None,
-        "gateway_status": "succeeded",
         "now": NOW,
     }
     async with database.begin() as work:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -197,7 +197,6 @@ async def test_a_new_card_in_the_old_ones_place_is_told_once(database: Database)
         "reference": None,
         "most_minor": None,
         "ends_at": None,
-        "gateway_status": "succeeded",
         "now": LATER,
     }
     for card in (None, CARD, renewed, renewed):
@@ -212,18 +211,21 @@ async def test_a_new_card_in_the_old_ones_place_is_told_once(database: Database)
 async def test_what_a_gateway_calls_a_customer_is_kept_as_it_was_first_told(
     database: Database,
 ) -> None:
-    user = a_user()
+    order = make_method(user_id=a_user())
+    user = ("shop", order.user_id)
     kept = []
     for reference in ("cus_1", "cus_2"):
-        order = make_method(user_id=user)
         async with database.begin() as work:
-            record = await work.methods.insert(order, NOW)
-            kept.append(await work.methods.keep_customer(record, reference, NOW))
-        assert (await read(database, order.method_id)).mandate.customer_reference == "cus_1"
+            await work.methods.insert(order, NOW)
+            kept.append(
+                await work.gateway_customers.keep(*user, GatewayName.STRIPE, reference, NOW)
+            )
+            await work.methods.note_customer(order.method_id, reference)
     assert kept == ["cus_1", "cus_1"]
+    assert (await read(database, order.method_id)).mandate.customer_reference == "cus_1"
     async with database.single() as work:
-        assert await work.methods.customer_references("shop", user) == {GatewayName.STRIPE: "cus_1"}
-        assert await work.methods.customer_references("other", user) == {}
+        assert await work.gateway_customers.of(*user) == {GatewayName.STRIPE: "cus_1"}
+        assert await work.gateway_customers.of("other", order.user_id) == {}
 
 
 async def test_it_is_found_by_either_number_of_the_gateway(database: Database) -> None:
@@ -307,6 +309,32 @@ async def test_unfinished_are_those_that_wait_or_are_still_to_be_revoked(
     async with database.begin() as work:
         await work.methods.set_released(ended.method_id, None)
     assert await unfinished() == {pending.method_id, ended.method_id}
+
+
+async def test_unfinished_are_active_ones_past_their_end_until_the_gateway_was_asked(
+    database: Database,
+) -> None:
+    now = datetime.now(UTC)
+    ends = {"over": now - timedelta(days=9), "to come": now + timedelta(days=9)}
+    orders = {}
+    for name, ends_at in ends.items():
+        order = orders[name] = make_method(user_id=a_user())
+        async with database.begin() as work:
+            await work.methods.insert(order, NOW)
+            await work.methods.note_asked(order.method_id, "active", ends_at - timedelta(days=2))
+        await activate(database, order, ends_at=ends_at)
+    over, to_come = (orders[name].method_id for name in ends)
+
+    async def found_when_asked(ago: timedelta) -> bool:
+        async with database.begin() as work:
+            await work.methods.note_asked(over, "active", now - ago)
+            unfinished = await work.methods.unfinished(None, 10_000)
+        assert to_come not in unfinished
+        return over in unfinished
+
+    assert await found_when_asked(timedelta(days=10))
+    assert not await found_when_asked(timedelta(hours=23))
+    assert await found_when_asked(timedelta(hours=25))
 
 
 async def test_charges_under_way_are_payments_that_have_not_ended(database: Database) -> None:

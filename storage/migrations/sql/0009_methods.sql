@@ -33,6 +33,7 @@ CREATE TABLE payment_methods (
     failure JSONB,
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
+    asked_at timestamptz,
     activated_at timestamptz,
     ends_at timestamptz,
     ended_at timestamptz,
@@ -56,6 +57,7 @@ CREATE INDEX payment_methods_application_user_id_created_at_id_idx ON payment_me
 CREATE INDEX payment_methods_gateway_reference_idx ON payment_methods (gateway, reference);
 CREATE INDEX payment_methods_gateway_setup_reference_idx ON payment_methods (gateway, setup_reference);
 CREATE INDEX payment_methods_unfinished_idx ON payment_methods (id) WHERE released_at IS NULL AND status <> 'active';
+CREATE INDEX payment_methods_ending_idx ON payment_methods (ends_at) WHERE status = 'active' AND ends_at IS NOT NULL;
 GRANT SELECT, INSERT, UPDATE ON payment_methods TO everbill_app;
 
 -- What a payment by the method `saved` is charged to.
