@@ -1,8 +1,9 @@
 """A gateway on paper: what it does with an order is written in the order's description."""
 
 import asyncio
+import json
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime
 
 from billing.errors import AnswerUntrusted
@@ -21,6 +22,7 @@ from gateways.gateway import (
     AlreadyOrdered,
     Capabilities,
     DisputeObservation,
+    Notification,
     Observation,
     ObservedState,
     Opened,
@@ -31,6 +33,7 @@ from gateways.gateway import (
     RefundOrder,
     RefundState,
     Refused,
+    Reply,
     ToldRefunds,
 )
 from gateways.mandates import (
@@ -197,3 +200,16 @@ class PaperGateway:
 
     async def aclose(self) -> None:
         """It holds no connection."""
+
+
+class PaperVerifier:
+    """Takes a webhook at its word: the body names the mandate."""
+
+    name = GatewayName.STRIPE
+    accepted = Reply(200, b"{}", "application/json")
+
+    def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notification:
+        return Notification(**json.loads(body))
+
+    def refused(self, status_code: int, reason: str) -> Reply:
+        return Reply(status_code, b"{}", "application/json")
