@@ -114,6 +114,20 @@ def return_id(payment_id: str, attempt: int, turn: int = 1) -> str:
     return make_id(REFUND, _milliseconds_of(payment_id), entropy)
 
 
+def charge_payment_id(subscription_id: str, number: int, unix_milliseconds: int) -> str:
+    """The id of the payment that is a subscription's charge of this number: whoever starts it, and
+    however often, it is one payment. Its time is when it is opened first."""
+    entropy = hashlib.sha256(f"{subscription_id}:charge:{number:06d}".encode()).digest()[:10]
+    return make_id(PAYMENT, unix_milliseconds, entropy)
+
+
+def subscription_refund_id(subscription_id: str, payment_id: str) -> str:
+    """The id of the refund by which the end of a subscription gives back of one of its payments:
+    one at most. Its time is the payment's."""
+    entropy = hashlib.sha256(f"{subscription_id}:{payment_id}:end".encode()).digest()[:10]
+    return make_id(REFUND, _milliseconds_of(payment_id), entropy)
+
+
 def foreign_refund_id(payment_id: str, gateway: str, order_number: str, number: str) -> str:
     """The id of the row of a refund made elsewhere, from the numbers the gateway knows it and its
     order by: however often it is told of, it is one row. Its time is the payment's."""

@@ -33,6 +33,7 @@ from storage.receipts import Receipts
 from storage.refunds import Refunds
 from storage.reviews import Reviews
 from storage.stats import Stats
+from storage.subscriptions import Subscriptions
 
 # A transaction of ours takes milliseconds; whatever takes longer is stuck behind something.
 _SESSION_OPTIONS: Final = (
@@ -85,6 +86,10 @@ class UnitOfWork:
     @cached_property
     def gateway_customers(self) -> GatewayCustomers:
         return GatewayCustomers(self.connection)
+
+    @cached_property
+    def subscriptions(self) -> Subscriptions:
+        return Subscriptions(self.connection, self.cipher, self.events)
 
     @cached_property
     def points(self) -> Points:

@@ -24,6 +24,7 @@ _RECORDS: Final = {
     "0003": ("points", text("SELECT EXISTS (SELECT 1 FROM points_lots)")),
     "0006": ("disputes", text("SELECT EXISTS (SELECT 1 FROM disputes)")),
     "0009": ("saved methods", text("SELECT EXISTS (SELECT 1 FROM payment_methods)")),
+    "0010": ("subscriptions", text("SELECT EXISTS (SELECT 1 FROM subscriptions)")),
 }
 
 

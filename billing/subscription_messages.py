@@ -1,0 +1,194 @@
+"""What the workflow and the activities of a subscription say to each other."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import Field
+
+from billing.dunning import Debt, DunningSchedule
+from billing.messages import Message, RefundRequest
+from billing.payment import Failure, GatewayName, Payer, PaymentMethod, PaymentStatus
+from billing.plans import Plan
+from billing.subscription import (
+    Decision,
+    StepKind,
+    Subscription,
+    SubscriptionOrder,
+    SubscriptionStatus,
+    When,
+)
+
+SUBSCRIPTION_WORKFLOW: Final = "Subscription"
+PAYMENT_ENDED: Final = "payment_ended"
+
+
+class PaymentWay(Message):
+    """How the customer pays where nothing is charged by itself."""
+
+    gateway: GatewayName
+    method: PaymentMethod
+    return_url: str | None = None
+    payer: Payer | None = None
+
+
+class SubscriptionTerms(Message):
+    """What a subscription is kept by, whatever the deployment says later. `minimum` (minor units)
+    is the least amount that is charged; `description` is what payers read."""
+
+    way: PaymentWay
+    description: str
+    schedule: DunningSchedule = Field(default_factory=DunningSchedule)
+    minimum: int = 1
+
+
+class SubscriptionStart(Message):
+    """Who signs up for what; the input of `Subscription`. `resumed` marks a run that goes on from
+    the record."""
+
+    order: SubscriptionOrder
+    application: str
+    terms: SubscriptionTerms
+    created_at: datetime
+    resumed: bool = False
+
+
+class ChargeStatus(StrEnum):
+    OPEN = "open"
+    PAID = "paid"
+    FAILED = "failed"
+
+
+class Charge(Message):
+    """One payment of a subscription: `decision` is what it pays for, and takes effect once it is
+    paid. `number` counts the subscription's charges; `method_id` is the saved method that it is
+    charged to, None where the customer pays by hand."""
+
+    number: int
+    payment_id: str
+    kind: StepKind
+    way: PaymentWay
+    method_id: str | None = None
+    decision: Decision
+    opened_at: datetime
+    expires_at: datetime
+
+    @property
+    def period_number(self) -> int:
+        return self.decision.after.period.number
+
+
+class ChargeEnd(Message):
+    """What became of a payment."""
+
+    payment_id: str
+    status: PaymentStatus
+    failure: Failure | None = None
+
+
+class SubscriptionStanding(Message):
+    """Where a subscription stands in the record. `version` counts its writes, `charges` its
+    charges; `charge` is the one under way, and `charge_end` how its payment has ended."""
+
+    subscription: Subscription
+    version: int
+    charges: int = 0
+    debt: Debt | None = None
+    charge: Charge | None = None
+    charge_end: ChargeEnd | None = None
+
+
+class OpenSubscription(Message):
+    start: SubscriptionStart
+    subscription: Subscription
+    now: datetime
+
+
+class ReadSubscription(Message):
+    subscription_id: str
+
+
+class WriteSubscription(Message):
+    """One step: the subscription as it is from now on, `version` being that before. `opened` is a
+    charge that begins with it, `closed` how the one under way has ended. `next_at` is when
+    something happens by itself."""
+
+    version: int
+    subscription: Subscription
+    debt: Debt | None = None
+    event: str
+    data: dict[str, Any] = Field(default_factory=dict)
+    opened: Charge | None = None
+    closed: ChargeStatus | None = None
+    next_at: datetime | None = None
+    now: datetime
+
+
+class GiveBack(Message):
+    """Find the payments that an amount (minor units) can be given back from, the newest first; or,
+    with `payment_id`, all that is left of that one."""
+
+    subscription_id: str
+    amount: int | None = None
+    payment_id: str | None = None
+    reason: str
+    now: datetime
+
+
+class GivingBack(Message):
+    """The refunds to be started; `covered` (minor units) is what they come to."""
+
+    refunds: tuple[RefundRequest, ...] = ()
+    covered: int = 0
+
+
+class SubscriptionOver(Message):
+    subscription_id: str
+    status: SubscriptionStatus
+
+
+class CancelSubscription(Message):
+    at_period_end: bool = True
+    refund: bool = False
+
+
+class PauseSubscription(Message):
+    at_period_end: bool = False
+    until: datetime | None = None
+
+
+class ResumeSubscription(Message):
+    pass
+
+
+class ChangeSubscription(Message):
+    """To another plan; `when` None is when such a change usually takes effect."""
+
+    plan: Plan
+    when: When | None = None
+    way: PaymentWay | None = None
+
+
+class ChangeMethod(Message):
+    gateway: GatewayName
+    payment_method_id: str | None = None
+
+
+class PaySubscription(Message):
+    """The customer pays what is owed by hand, in this way."""
+
+    way: PaymentWay
+
+
+class OperatorAction(StrEnum):
+    """RETRY charges what is owed now; WAIVE forgives it; END ends the subscription now."""
+
+    RETRY = "retry"
+    WAIVE = "waive"
+    END = "end"
+
+
+class OperateSubscription(Message):
+    action: OperatorAction
+    reason: str
+    operated_by: str
