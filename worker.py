@@ -25,6 +25,7 @@ from activities.delivery import Delivery
 from activities.discovery import DiscoveryActivities
 from activities.dispute import DisputeActivities
 from activities.housekeeping import Housekeeping
+from activities.method import MethodActivities
 from activities.payment import PaymentActivities
 from activities.points import PointsActivities
 from activities.refund import RefundActivities
@@ -99,6 +100,7 @@ def build_workers(
     clawback = load_catalog(settings.catalog_file).points.clawback
     refunds = RefundActivities(database, gateways, clawback)
     points = PointsActivities(database)
+    methods = MethodActivities(database, gateways)
     workers: list[Worker] = []
     if role in ("all", "core"):
         workers.append(
@@ -106,7 +108,13 @@ def build_workers(
                 client,
                 task_queue=CORE,
                 workflows=WORKFLOWS,
-                activities=[payments.end, payments.flag, refunds.reserve, points.spend],
+                activities=[
+                    payments.end,
+                    payments.flag,
+                    refunds.reserve,
+                    points.spend,
+                    methods.make_default,
+                ],
                 workflow_runner=WORKFLOW_RUNNER,
                 interceptors=[ActivityInterceptor(), *interceptors],
                 max_cached_workflows=max_cached_workflows,
@@ -130,6 +138,9 @@ def build_workers(
                     refunds.settle,
                     disputes.settle,
                     discovery.discover,
+                    methods.open,
+                    methods.settle,
+                    methods.revoke,
                 ],
                 interceptors=[ActivityInterceptor(), *interceptors],
                 activity_task_poller_behavior=POLLERS,

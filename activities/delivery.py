@@ -23,6 +23,7 @@ from billing.messages import (
     GatewayReport,
     RefundAfterInput,
 )
+from billing.method_messages import METHOD_AFTER_WORKFLOW, MethodAfterInput
 from runtime import attributes
 from runtime.queues import CORE
 from storage.database import Database
@@ -53,6 +54,7 @@ class Delivery:
             log.warning(
                 "webhook_delivery_postponed",
                 payment_id=entry.payment_id,
+                method_id=entry.method_id,
                 event_id=entry.event_id,
                 reason=problem.status.name,
             )
@@ -60,7 +62,13 @@ class Delivery:
         if outcome is None:
             return
         async with self._database.single() as work:
-            await work.inbox.mark(entry.id, outcome, datetime.now(UTC), payment_id=entry.payment_id)
+            await work.inbox.mark(
+                entry.id,
+                outcome,
+                datetime.now(UTC),
+                payment_id=entry.payment_id,
+                method_id=entry.method_id,
+            )
 
     async def run(self) -> None:
         """Deliver what is due, every two seconds, until cancelled."""
@@ -102,7 +110,12 @@ class Delivery:
 
     async def _matched(self, entry: InboxEntry) -> InboxEntry:
         """The entry with the payment whose money is disputed, or refunded elsewhere: nobody can do
-        that before the gateway's number of the order stands in the record."""
+        that before the gateway's number of the order stands in the record. Or with the saved method
+        whose mandate it speaks of by the gateway's number alone."""
+        if entry.mandate_reference is not None and entry.method_id is None:
+            async with self._database.single() as work:
+                method_id = await work.methods.behind(entry.gateway, entry.mandate_reference)
+            entry = replace(entry, method_id=method_id)
         reference = entry.disputed_reference or entry.refunded_reference
         if entry.payment_id is not None or reference is None:
             return entry
@@ -119,11 +132,12 @@ class Delivery:
         )
         if entry.refund_id is not None:
             return await self.observe_refund(entry.refund_id, report)
-        if entry.payment_id is None:
-            reference = entry.disputed_reference or entry.refunded_reference
-            is_elsewhere = reference is not None
-            return InboxOutcome.UNMATCHED if is_elsewhere else InboxOutcome.IGNORED
-        return await self.observe(entry.payment_id, report)
+        if entry.payment_id is not None:
+            return await self.observe(entry.payment_id, report)
+        if entry.method_id is not None:
+            return await self.observe_method(entry.method_id, report)
+        named = (entry.disputed_reference, entry.refunded_reference, entry.mandate_reference)
+        return InboxOutcome.UNMATCHED if any(named) else InboxOutcome.IGNORED
 
     async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome | None:
         """As `observe`, about a refund of ours. Raises RPCError."""
@@ -151,6 +165,40 @@ class Delivery:
             start_signal=GATEWAY_REPORTED,
             start_signal_args=[report],
             static_summary=f"after refund {refund_id} of {record.refund.payment_id}",
+            rpc_timeout=_SIGNAL_TIMEOUT,
+        )
+        return InboxOutcome.DELIVERED
+
+    async def observe_method(self, method_id: str, report: GatewayReport) -> InboxOutcome | None:
+        """As `observe`, about a saved method. Raises RPCError."""
+        handle = self._client.get_workflow_handle(method_id)
+        try:
+            await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
+        except RPCError as problem:
+            if problem.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        else:
+            return InboxOutcome.DELIVERED
+        async with self._database.single() as work:
+            record = await work.methods.find(method_id)
+            claimed = record is None and await work.claims.exists_for(method_id)
+        if record is None:
+            return None if claimed else InboxOutcome.UNMATCHED
+        method = record.method
+        await self._client.start_workflow(
+            METHOD_AFTER_WORKFLOW,
+            MethodAfterInput(method_id=method_id, gateway=method.gateway),
+            id=after_workflow_id(method_id),
+            task_queue=CORE,
+            task_timeout=_WORKFLOW_TASK_TIMEOUT,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            start_signal=GATEWAY_REPORTED,
+            start_signal_args=[report],
+            search_attributes=attributes.at_method_start(
+                method.user_id, method.gateway, method.status
+            ),
+            static_summary=f"after {attributes.method_summary(method.gateway)}",
             rpc_timeout=_SIGNAL_TIMEOUT,
         )
         return InboxOutcome.DELIVERED

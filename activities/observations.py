@@ -8,7 +8,14 @@ from typing import Final
 
 from activities import returns
 from billing.errors import AnswerUntrusted, PaymentNotFound
-from billing.payment import AttemptState, Failure, PaymentStatus, Review
+from billing.payment import (
+    AttemptState,
+    Failure,
+    NoAction,
+    PaymentMethod,
+    PaymentStatus,
+    Review,
+)
 from gateways.gateway import Observation, ObservedState, Receipt, ReceiptMismatch
 from storage.database import UnitOfWork
 from storage.ledger import Posting
@@ -65,7 +72,9 @@ async def record(
         return
     is_received = answer.receipt is not None and (is_moving or found.payment.status.is_terminal)
     state = _state_learned(
-        answer, is_received=is_received, is_overdue=orders_expire and _is_overdue(order, now)
+        answer,
+        is_received=is_received,
+        is_overdue=orders_expire and _is_overdue(order, answer, now),
     )
     await work.attempts.set(
         payment_id,
@@ -102,8 +111,10 @@ def _state_learned(
     return None
 
 
-def _is_overdue(order: AttemptRecord, now: datetime) -> bool:
-    return now >= order.expires_at + DEATH_AFTER_EXPIRY
+def _is_overdue(order: AttemptRecord, answer: Observation, now: datetime) -> bool:
+    """A charge that a gateway has accepted waits for no payer, and does not die by its expiry."""
+    is_accepted = order.method is PaymentMethod.SAVED and answer.state is not ObservedState.ABSENT
+    return not is_accepted and now >= order.expires_at + DEATH_AFTER_EXPIRY
 
 
 async def end(
@@ -229,11 +240,11 @@ async def _await(
     """Nothing final: remember the payer's last failed try, and what is being waited for."""
     if found.payment.status is PaymentStatus.CREATED:
         return
-    awaited = (
-        PaymentStatus.PROCESSING
-        if answer.state is ObservedState.PROCESSING
-        else PaymentStatus.REQUIRES_ACTION
+    is_charge = found.payment.method is PaymentMethod.SAVED
+    waits_for_payer = answer.state is not ObservedState.PROCESSING and not (
+        is_charge and found.payment.next_action == NoAction()
     )
+    awaited = PaymentStatus.REQUIRES_ACTION if waits_for_payer else PaymentStatus.PROCESSING
     if answer.failure is not None:
         await work.payments.record_failure(found.payment.id, answer.failure, now)
     if found.payment.status is not awaited:

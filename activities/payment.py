@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import observations
 from activities.asking import asking
+from activities.charging import mark_charge
 from activities.placing import Placing, found, order_of
 from billing.errors import AnswerUntrusted, GatewayMisconfigured, InstructionsLost
 from billing.identifiers import MAX_ATTEMPT
@@ -28,12 +29,13 @@ from billing.messages import (
     SettlePayment,
     Standing,
 )
-from billing.payment import AttemptState, Failure, PaymentStatus
+from billing.payment import AttemptState, Failure, PaymentMethod, PaymentStatus
 from gateways.gateway import (
     AlreadyOrdered,
     Gateway,
     ObservedState,
     Opened,
+    OpenOutcome,
     Order,
     Refused,
 )
@@ -54,6 +56,8 @@ class PaymentActivities(Placing):
             if record.payment.status is not PaymentStatus.CREATED:
                 return await self.standing(record)
             attempt = record.attempts[-1]
+            if attempt.method is PaymentMethod.SAVED:
+                return await self.standing(await self._charge(record, attempt, request.now))
             try:
                 outcome = await self.place(record, attempt)
             except InstructionsLost:
@@ -154,6 +158,38 @@ class PaymentActivities(Placing):
                     payment_id, PaymentStatus.FAILED, failure=outcome.failure, now=now
                 )
             return await found(work, payment_id)
+
+    async def _charge(
+        self, record: PaymentRecord, attempt: AttemptRecord, now: datetime
+    ) -> PaymentRecord:
+        """Ask for the money itself, and never under another number: both might bring it.
+
+        A charge that may have been asked for is repeated whatever has become of its method since:
+        only the gateway knows whether the money was taken.
+        """
+        payment_id = record.payment.id
+        is_first = attempt.gateway_status is None
+        if is_first:
+            async with self.database.begin() as work:
+                record = await mark_charge(work, record, attempt, now)
+        if record.payment.status is not PaymentStatus.CREATED:
+            return record
+        outcome: OpenOutcome
+        try:
+            with asking(attempt.gateway):
+                outcome = await self.gateway(attempt.gateway).open(order_of(record, attempt))
+        except InstructionsLost:
+            outcome = AlreadyOrdered()
+        except GatewayMisconfigured as problem:
+            if not is_first:
+                raise
+            outcome = Refused(Failure(code=problem.code, message=problem.detail))
+        if not isinstance(outcome, AlreadyOrdered):
+            return await self._store_outcome(record, attempt, outcome, now)
+        async with self.database.begin() as work:
+            await work.payments.move(payment_id, PaymentStatus.PROCESSING, now=now)
+            record = await found(work, payment_id)
+        return await self._observe(record, attempt, now)
 
     async def _replace(
         self, record: PaymentRecord, lost: AttemptRecord, now: datetime

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from activities import returns
 from activities.asking import asking
+from activities.method import mandate_of
 from billing.errors import GatewayMisconfigured, PaymentNotFound
 from billing.messages import RefundRequest, Standing
-from billing.payment import AttemptState, Failure, GatewayName
+from billing.payment import AttemptState, Failure, GatewayName, PaymentMethod
 from gateways.gateway import Gateway, OpenOutcome, Order, Refused
 from storage.database import Database, UnitOfWork
 from storage.payments import AttemptRecord, PaymentRecord
@@ -86,6 +87,7 @@ def _gateways_of(attempts: Iterable[AttemptRecord]) -> tuple[GatewayName, ...]:
 def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:
     """An attempt as its gateway is to know it: the same parameters at every repeat."""
     order = record.order
+    is_saved = attempt.method is PaymentMethod.SAVED
     return Order(
         payment_id=order.payment_id,
         attempt=attempt.attempt,
@@ -100,4 +102,5 @@ def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:
         return_url=attempt.details.return_url if attempt.details else order.return_url,
         payer=attempt.details.payer if attempt.details else order.payer,
         reference=attempt.reference,
+        mandate=mandate_of(record.mandate) if is_saved and record.mandate else None,
     )

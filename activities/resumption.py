@@ -12,7 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.delivery import Delivery
-from billing.errors import NothingToReturn, PaymentNotFound, RefundNotFound
+from billing.errors import MethodNotFound, NothingToReturn, PaymentNotFound, RefundNotFound
 from billing.identifiers import return_id
 from billing.messages import (
     PAYMENT_WORKFLOW,
@@ -21,10 +21,12 @@ from billing.messages import (
     RefundRequest,
     ReviewDecision,
 )
+from billing.method import MethodStatus
+from billing.method_messages import METHOD_WORKFLOW
 from billing.refund import LONGEST_REASON, Refund, RefundCause, RefundStatus
 from runtime import attributes
 from runtime.queues import CORE
-from storage.database import Database
+from storage.database import Database, UnitOfWork
 from storage.inbox import InboxOutcome
 from storage.payments import PaymentRecord
 from storage.receipts import ReceiptRecord
@@ -78,21 +80,24 @@ class Resumption:
 
     async def sweep(self) -> int:
         """Resume every open row that has no workflow running; how many were started."""
+        return (
+            await self._sweep(lambda work: work.payments.unfinished, self.resume)
+            + await self._sweep(lambda work: work.refunds.unfinished, self.resume_refund)
+            + await self._sweep(lambda work: work.methods.unfinished, self.resume_method)
+        )
+
+    async def _sweep(
+        self,
+        unfinished: Callable[[UnitOfWork], Callable[[str | None, int], Awaitable[list[str]]]],
+        resume: Callable[[str], Awaitable[bool]],
+    ) -> int:
         started, after = 0, None
         while True:
             async with self._database.single() as work:
-                page = await work.payments.unfinished(after, _PAGE)
-            if not page:
-                break
-            started += await self._resume_all(page, self.resume)
-            after = page[-1]
-        after = None
-        while True:
-            async with self._database.single() as work:
-                page = await work.refunds.unfinished(after, _PAGE)
+                page = await unfinished(work)(after, _PAGE)
             if not page:
                 return started
-            started += await self._resume_all(page, self.resume_refund)
+            started += await self._resume_all(page, resume)
             after = page[-1]
 
     async def _resume_all(self, ids: list[str], resume: Callable[[str], Awaitable[bool]]) -> int:
@@ -121,6 +126,43 @@ class Resumption:
         if not await self._start_refund(request, refund.status):
             return False
         log.info("refund_resumed", refund_id=refund_id, status=refund.status.value)
+        return True
+
+    async def resume_method(self, method_id: str) -> bool:
+        """As `resume`, for a saved method: one that waits for consent, has ended here and is still
+        to be revoked at its gateway, or is past its end. Raises MethodNotFound."""
+        async with self._database.single() as work:
+            record = await work.methods.find(method_id)
+        if record is None:
+            raise MethodNotFound(f"there is no payment method {method_id}")
+        method = record.method
+        is_over = method.ends_at is not None and method.ends_at <= datetime.now(UTC)
+        is_done = record.is_released or (method.status is MethodStatus.ACTIVE and not is_over)
+        if is_done or await self._is_running(method_id):
+            return False
+        if method.status is not MethodStatus.PENDING:
+            report = GatewayReport(
+                event_id=f"unfinished/{method_id}/{datetime.now(UTC).isoformat()}",
+                event_type="method.unfinished",
+            )
+            delivery = Delivery(self._client, self._database)
+            return await delivery.observe_method(method_id, report) is InboxOutcome.DELIVERED
+        try:
+            await self._client.start_workflow(
+                METHOD_WORKFLOW,
+                record.order.model_copy(update={"resumed": True}),
+                id=method_id,
+                task_queue=CORE,
+                task_timeout=_WORKFLOW_TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                search_attributes=attributes.at_method_start(method.user_id, method.gateway),
+                static_summary=attributes.method_summary(method.gateway),
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return False
+        log.info("method_resumed", method_id=method_id)
         return True
 
     async def give_back(self, payment_id: str, decision: ReviewDecision) -> list[str]:

@@ -17,6 +17,7 @@ from api import (
     events,
     health,
     history,
+    methods,
     openapi,
     payments,
     points,
@@ -134,7 +135,8 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     base = APIRouter(prefix=BASE)
     for module in (
-        payments, refunds, points, customers, history, events, stats, pricing, tokens, webhooks,
+        payments, refunds, points, methods, customers, history, events, stats, pricing, tokens,
+        webhooks,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
@@ -142,6 +144,15 @@ def create_app(context: Context) -> FastAPI:
     if context.settings.codec_secret is not None:
         app.include_router(codec.router)
     problems.install(app)
-    openapi.install(app, [*payments.INPUTS, *refunds.INPUTS, *points.INPUTS, *tokens.INPUTS])
+    openapi.install(
+        app,
+        [
+            *payments.INPUTS,
+            *refunds.INPUTS,
+            *points.INPUTS,
+            *methods.INPUTS,
+            *tokens.INPUTS,
+        ],
+    )
     app.add_middleware(RequestIds)
     return app

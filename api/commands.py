@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -13,6 +13,7 @@ from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
     WorkflowFailureError,
+    WorkflowHandle,
     WorkflowUpdateFailedError,
     WorkflowUpdateHandle,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -23,6 +24,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
+from activities.method import METHOD_REFUSALS
 from activities.points import SPEND_REFUSALS
 from activities.refund import REFUSALS
 from api.problems import too_many_commands, unavailable
@@ -94,7 +96,7 @@ class Commands:
         Raises NotRunning where it has ended, RequestRefused (503) where it was not started,
         RequestRefused (429) and RPCError.
         """
-        return await self._start(
+        return await self.start(
             PaymentWorkflow.create, message, _starting(order), order.payment_id, command_id
         )
 
@@ -106,7 +108,7 @@ class Commands:
         As `create`, and raises the refusal (`activities.refund.REFUSALS`) where nothing could be
         reserved.
         """
-        return await self._start(
+        return await self.start(
             RefundWorkflow.create,
             message,
             _starting_refund(wanted),
@@ -127,7 +129,7 @@ class Commands:
         As `create`, and raises the refusal (`activities.points.SPEND_REFUSALS`) where nothing was
         spent.
         """
-        return await self._start(
+        return await self.start(
             PointsSpendWorkflow.create,
             message,
             _starting_spend(wanted),
@@ -144,7 +146,7 @@ class Commands:
         except WorkflowFailureError:
             return None
 
-    async def _start(
+    async def start(
         self,
         update: UpdateMethodMultiParam[[Any, Command], AnswerT],
         message: Command,
@@ -152,6 +154,8 @@ class Commands:
         workflow_id: str,
         command_id: str,
     ) -> AnswerT | None:
+        """Start a workflow, unless it runs, and give it a command in one call. Raises as `create`,
+        and the refusal that the workflow answers with."""
         with self._taking_part(workflow_id, command_id), _telling_not_running():
             try:
                 async with asyncio.timeout(self._patience_seconds):
@@ -182,27 +186,50 @@ class Commands:
         Raises NotRunning, RequestRefused (503) where the workflow has not accepted it in time,
         RequestRefused (429) and RPCError.
         """
-        accepted: WorkflowUpdateHandle[Payment] | None = None
-        with self._taking_part(order.payment_id, command_id), _telling_not_running():
+        if is_recorded:
+            return await self.tell(command, message, order.payment_id, command_id)
+        return await self._until_answered(
+            order.payment_id,
+            command_id,
+            lambda: self._start_with(order, command, message, command_id),
+        )
+
+    async def tell(
+        self,
+        update: UpdateMethodMultiParam[[Any, MessageT], AnswerT],
+        message: MessageT,
+        workflow_id: str,
+        command_id: str,
+    ) -> AnswerT | None:
+        """Give a running workflow a command. Raises as `give`."""
+        handle: WorkflowHandle[Any, Any] = self._client.get_workflow_handle(workflow_id)
+        return await self._until_answered(
+            workflow_id,
+            command_id,
+            lambda: handle.start_update(
+                update,
+                message,
+                wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                id=command_id,
+                rpc_timeout=self._answer_within,
+            ),
+        )
+
+    async def _until_answered(
+        self,
+        workflow_id: str,
+        command_id: str,
+        give: Callable[[], Awaitable[WorkflowUpdateHandle[AnswerT]]],
+    ) -> AnswerT | None:
+        accepted: WorkflowUpdateHandle[AnswerT] | None = None
+        with self._taking_part(workflow_id, command_id), _telling_not_running():
             try:
                 async with asyncio.timeout(self._patience_seconds):
-                    if is_recorded:
-                        handle = self._client.get_workflow_handle_for(
-                            PaymentWorkflow.run, order.payment_id
-                        )
-                        accepted = await handle.start_update(
-                            command,
-                            message,
-                            wait_for_stage=WorkflowUpdateStage.ACCEPTED,
-                            id=command_id,
-                            rpc_timeout=self._answer_within,
-                        )
-                    else:
-                        accepted = await self._start_with(order, command, message, command_id)
+                    accepted = await give()
                     return await accepted.result(rpc_timeout=self._answer_within)
             except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
                 if accepted is None:
-                    raise unavailable("the payment's process") from None
+                    raise unavailable("its process") from None
                 return None
 
     async def _start_with(
@@ -297,7 +324,7 @@ def _starting_spend(
 
 def refusal_of(code: str | None, detail: str) -> BillingError | None:
     """The refusal that a workflow answered with, as it was first raised."""
-    refusals = (*REFUSALS, *SPEND_REFUSALS, SwitchRefused, SwitchUnanswered)
+    refusals = (*REFUSALS, *SPEND_REFUSALS, *METHOD_REFUSALS, SwitchRefused, SwitchUnanswered)
     return next((refusal(detail) for refusal in refusals if refusal.code == code), None)
 
 

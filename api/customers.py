@@ -12,18 +12,25 @@ from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, UserIdInPath
 from billing.errors import CustomerNotFound
+from billing.payment import GatewayName
 from storage.points import User
 
 router = APIRouter(tags=["customers"])
 
 
 class Customer(BaseModel):
-    """`created_at` is when the first payment was ordered."""
+    """`created_at` is when the first payment was ordered, or the first method saved."""
 
     user_id: str
     tier: Literal["FREE"] = "FREE"
     tier_until: datetime | None = Field(default=None, description="Null: the tier has no end")
     points_balance: int = Field(description="Negative in debt")
+    default_payment_method_id: str | None = Field(
+        description="The saved method to charge where nobody says which; null where there is none"
+    )
+    gateway_customers: dict[GatewayName, str] = Field(
+        description="What gateways that keep customers call this one"
+    )
     created_at: datetime
 
 
@@ -34,11 +41,19 @@ class Customer(BaseModel):
     responses=problems(401, 403, 404, 422, 500, 503),
 )
 async def read(request: Request, caller: Reader, user_id: UserIdInPath, _: NoQuery) -> Response:
-    """The customer, known since their first payment."""
+    """The customer, known since their first payment or saved method."""
     async with context(request).database.single() as work:
         created_at = await work.customers.since(caller.application, user_id)
         if created_at is None:
-            raise CustomerNotFound("there is no such customer: no payment was ordered for them")
+            raise CustomerNotFound("there is no such customer: nothing was ordered for them")
         points = await work.points.balance(User(caller.application, user_id), datetime.now(UTC))
-    answer = Customer(user_id=user_id, points_balance=points.balance, created_at=created_at)
+        default = await work.methods.default_of(caller.application, user_id)
+        references = await work.gateway_customers.of(caller.application, user_id)
+    answer = Customer(
+        user_id=user_id,
+        points_balance=points.balance,
+        default_payment_method_id=default,
+        gateway_customers=references,
+        created_at=created_at,
+    )
     return Response(answer.model_dump_json(), media_type="application/json")

@@ -1,5 +1,6 @@
 """Ordering a payment, whatever it is for: claimed, started once, answered with instructions."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from fastapi import Request
@@ -24,11 +25,23 @@ ORDERED: Final[dict[int | str, dict[str, Any]]] = {
 """What a route that orders a payment answers."""
 
 
-async def order_once(request: Request, caller: Caller, key: str, new: PaymentOrder) -> Response:
-    """Order the payment under the key: 201 once the payer has instructions, 202 until then."""
+async def order_once(
+    request: Request,
+    caller: Caller,
+    key: str,
+    new: PaymentOrder,
+    check: Callable[[], Awaitable[None]] | None = None,
+) -> Response:
+    """Order the payment under the key: 201 once the payer has instructions, 202 until then.
+
+    `check` may refuse it by what the record says, the first time it is asked for: a repeat gets
+    the answer that was given then.
+    """
 
     async def act(claim: Claim | None) -> Answer:
         assert claim is not None
+        if claim.is_new and check is not None:
+            await check()
         order = _renewed(PaymentOrder.model_validate_json(claim.request), new, claim)
         name_payment(request, order.payment_id)
         payment = await _open(request, order, key, is_new=claim.is_new)

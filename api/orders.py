@@ -18,8 +18,9 @@ from billing.errors import (
     GatewayNotConfigured,
     InvalidRequest,
     MethodNotSupported,
+    MethodNotUsable,
 )
-from billing.identifiers import PAYMENT, make_id
+from billing.identifiers import METHOD_ID_PATTERN, PAYMENT, make_id
 from billing.messages import PaymentOrder, SwitchOrder
 from billing.money import CURRENCIES, AmountMinor, CurrencyCode
 from billing.payment import (
@@ -119,7 +120,9 @@ class CreatePayment(_Order):
 
     amount: AmountMinor
     description: Annotated[FreeText, Field(min_length=1, max_length=127)]
-    payment_method_id: Annotated[str, Field(pattern=r"^pm_[0-9a-z]{26}$")] | None = None
+    payment_method_id: Annotated[str, Field(pattern=METHOD_ID_PATTERN)] | None = Field(
+        default=None, description="With the method `saved`: an active one of this user and gateway"
+    )
 
 
 class PurchasePoints(_Order):
@@ -170,6 +173,7 @@ class Offers:
             gateway=wanted.gateway,
             method=wanted.method,
             description=wanted.description,
+            payment_method_id=wanted.payment_method_id,
             return_url=wanted.return_url,
             payer=_payer(wanted.payer),
             metadata=wanted.metadata,
@@ -182,6 +186,7 @@ class Offers:
     ) -> PaymentOrder:
         """A new order of a package of points, priced and described by the catalog. Raises as
         `order`, and for a package, or a price of it, that is not there."""
+        _refuse_saved(wanted.method)
         package = offer.package(wanted.package)
         if package is None:
             on_sale = ", ".join(one.id for one in offer.packages)
@@ -204,6 +209,7 @@ class Offers:
 
     def switch(self, wanted: SwitchInput, payment: Payment, application: str) -> SwitchOrder:
         """The command to have `payment` paid in another way. Raises InvalidRequest and its kin."""
+        _refuse_saved(wanted.method)
         self._check_way(wanted.gateway, wanted.method, payment.currency)
         _check_payer(wanted.method, wanted.payer)
         return SwitchOrder(
@@ -221,7 +227,23 @@ class Offers:
             raise InvalidRequest(
                 "payment_method_id goes with the method saved alone", param="payment_method_id"
             )
+        if wanted.payment_method_id is None and wanted.method is PaymentMethod.SAVED:
+            raise MethodNotUsable(
+                "the method saved needs the payment_method_id of one of the user's methods",
+                param="payment_method_id",
+            )
         self._check_life(wanted)
+
+    def saving_currency(self, name: GatewayName, wanted: str | None) -> str:
+        """The currency of a method that is to be saved at the gateway: what it takes alone, or
+        USD, unless told. Raises GatewayNotConfigured, MethodNotSupported, CurrencyNotSupported."""
+        offered = self._capabilities.get(name)
+        if offered is not None and PaymentMethod.SAVED not in offered.methods:
+            raise MethodNotSupported(f"{name} saves no payment methods here", param="gateway")
+        only = offered.currencies if offered is not None else None
+        currency = wanted or (next(iter(only)) if only and len(only) == 1 else "USD")
+        self._check_way(name, PaymentMethod.SAVED, currency)
+        return currency
 
     def _check_way(self, name: GatewayName, method: PaymentMethod, currency: str) -> None:
         offered = self._capabilities.get(name)
@@ -254,6 +276,13 @@ class Offers:
                 f"expires_in_seconds is {least} to {longest} for {wanted.gateway} {method}",
                 param="expires_in_seconds",
             )
+
+
+def _refuse_saved(method: PaymentMethod) -> None:
+    if method is PaymentMethod.SAVED:
+        raise MethodNotSupported(
+            "only POST /create takes the method saved, with its payment_method_id", param="method"
+        )
 
 
 def _check_payer(method: PaymentMethod, payer: PayerInput | None) -> None:

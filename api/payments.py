@@ -13,6 +13,7 @@ from api.commands import MessageT, NotRunning, Update, id_of
 from api.context import context
 from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, once
 from api.lookup import Found, find
+from api.method_lookup import require_usable
 from api.openapi import REPLAYED_HEADER, problems
 from api.ordering import ORDERED, answer, order_once
 from api.orders import CreatePayment, FreeText, SwitchInput
@@ -69,7 +70,7 @@ async def create(
 ) -> Response:
     """Order a payment. The answer carries what the payer needs next."""
     new = context(request).offers.order(wanted, caller.application, datetime.now(UTC))
-    return await order_once(request, caller, key, new)
+    return await order_once(request, caller, key, new, lambda: require_usable(request, new))
 
 
 @router.get(

@@ -26,6 +26,9 @@ from billing.errors import (
     IdempotencyKeyReused,
     InsufficientPoints,
     InvalidRequest,
+    MethodInUse,
+    MethodNotActive,
+    MethodNotFound,
     NothingToReturn,
     PaymentNotCancelable,
     PaymentNotFound,
@@ -52,6 +55,9 @@ _STATUS_OF: Final[tuple[tuple[type[BillingError], int], ...]] = (
     (PaymentNotFound, 404),
     (RefundNotFound, 404),
     (CustomerNotFound, 404),
+    (MethodNotFound, 404),
+    (MethodNotActive, 409),
+    (MethodInUse, 409),
     (PaymentNotCancelable, 409),
     (PaymentNotRefundable, 409),
     (RefundExceedsPayment, 409),
@@ -241,5 +247,5 @@ def too_many_commands() -> RequestRefused:
     return try_again(
         429,
         "too_many_commands",
-        "too many commands are under way for this payment; wait for their answers, then repeat",
+        "too many commands are under way for it; wait for their answers, then repeat",
     )

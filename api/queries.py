@@ -11,7 +11,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from api.bodies import refuse_control_characters
 from api.orders import USER_ID_PATTERN
 from api.problems import RequestRefused
-from billing.identifiers import PAYMENT_ID_PATTERN, REFUND_ID_PATTERN
+from billing.identifiers import METHOD_ID_PATTERN, PAYMENT_ID_PATTERN, REFUND_ID_PATTERN
 
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.IGNORECASE
@@ -42,6 +42,14 @@ RefundIdInPath = Annotated[
     Path(
         description="The refund's id; anything that is none is 404",
         json_schema_extra={"pattern": REFUND_ID_PATTERN},
+    ),
+]
+
+MethodIdInPath = Annotated[
+    str,
+    Path(
+        description="The saved method's id; anything that is none is 404",
+        json_schema_extra={"pattern": METHOD_ID_PATTERN},
     ),
 ]
 

@@ -125,6 +125,8 @@ async def _store(
             disputed_reference=notification.disputed_reference,
             foreign_refund=notification.foreign_refund,
             refunded_reference=notification.refunded_reference,
+            mandate_number=notification.mandate_number,
+            mandate_reference=notification.mandate_reference,
         )
     ours = parse_attempt_number(notification.number) if notification.number else None
     log.info(

@@ -6,11 +6,15 @@ BillingError
 │   ├── CurrencyNotSupported  this gateway does not take that currency
 │   ├── GatewayNotConfigured  the gateway has no keys on this deployment
 │   ├── MethodNotSupported    the gateway does not offer that method
+│   ├── MethodNotUsable       the saved method cannot pay for this order
 │   └── PlanNotOffered        no such tier on sale, or not in that currency
 ├── PaymentNotFound           no such payment
 ├── PaymentNotRefundable      unpaid, too old or refunded too often for its gateway
 ├── RefundExceedsPayment      more than is left of what was captured
 ├── RefundNotFound            no such refund
+├── MethodNotFound            no such saved method
+├── MethodNotActive           the saved method waits for consent, or has ended
+├── MethodInUse               something that has not ended is charged to the saved method
 ├── CustomerNotFound          nobody by that name ever ordered a payment
 ├── InsufficientPoints        fewer points than are to be spent, or a debt of them
 ├── PointsAlreadySpent        a refund whose points are gone, and policy does not let it pass
@@ -71,6 +75,10 @@ class MethodNotSupported(InvalidRequest):
     code = "method_not_supported"
 
 
+class MethodNotUsable(InvalidRequest):
+    code = "payment_method_not_usable"
+
+
 class PlanNotOffered(InvalidRequest):
     code = "plan_not_offered"
 
@@ -89,6 +97,18 @@ class RefundExceedsPayment(BillingError):
 
 class RefundNotFound(BillingError):
     code = "refund_not_found"
+
+
+class MethodNotFound(BillingError):
+    code = "payment_method_not_found"
+
+
+class MethodNotActive(BillingError):
+    code = "payment_method_not_active"
+
+
+class MethodInUse(BillingError):
+    code = "method_in_use"
 
 
 class CustomerNotFound(BillingError):

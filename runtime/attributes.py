@@ -5,8 +5,9 @@ from typing import Final
 from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
 from billing.messages import PaymentOrder, RefundRequest, SpendRequest
+from billing.method import MethodStatus
 from billing.money import Money
-from billing.payment import PaymentStatus
+from billing.payment import GatewayName, PaymentStatus
 from billing.refund import RefundStatus
 
 CUSTOMER_ID: Final = SearchAttributeKey.for_keyword("CustomerId")
@@ -62,6 +63,25 @@ def at_refund_start(
 def at_spend_start(request: SpendRequest) -> TypedSearchAttributes:
     """What operators can search a spend of points by: it is over before a status could tell."""
     return TypedSearchAttributes([SearchAttributePair(CUSTOMER_ID, request.user_id)])
+
+
+def at_method_start(
+    user_id: str, gateway: GatewayName, status: MethodStatus = MethodStatus.PENDING
+) -> TypedSearchAttributes:
+    """What operators can search a saved method by."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(CUSTOMER_ID, user_id),
+            SearchAttributePair(BILLING_STATUS, status.value),
+            SearchAttributePair(GATEWAY, gateway.value),
+            SearchAttributePair(NEEDS_ATTENTION, False),
+        ]
+    )
+
+
+def method_summary(gateway: GatewayName) -> str:
+    """Such as `saved method at stripe`."""
+    return f"saved method at {gateway.value}"
 
 
 def refund_summary(request: RefundRequest) -> str:

@@ -1,4 +1,5 @@
-"""Customers: those a payment was ever made for; the first one makes the record (`Payments`)."""
+"""Customers: those anything was ever ordered for; their first payment (`Payments`) or saved method
+(`Methods`) makes the record."""
 
 from datetime import datetime
 

@@ -21,9 +21,11 @@ from storage.clawbacks import Clawbacks
 from storage.customers import Customers
 from storage.disputes import Disputes
 from storage.events import Events
+from storage.gateway_customers import GatewayCustomers
 from storage.inbox import Inbox
 from storage.keys import ApiKeys
 from storage.ledger import Ledger
+from storage.methods import Methods
 from storage.payments import Payments
 from storage.points import Points
 from storage.points_book import PointsBook
@@ -81,6 +83,10 @@ class UnitOfWork:
         return Customers(self.connection)
 
     @cached_property
+    def gateway_customers(self) -> GatewayCustomers:
+        return GatewayCustomers(self.connection)
+
+    @cached_property
     def points(self) -> Points:
         return Points(self.connection, self.payments, self._points_book, self.clawbacks)
 
@@ -95,6 +101,10 @@ class UnitOfWork:
     @cached_property
     def refunds(self) -> Refunds:
         return Refunds(self.connection, self.payments, self.events, self.clawbacks)
+
+    @cached_property
+    def methods(self) -> Methods:
+        return Methods(self.connection, self.cipher, self.events)
 
     @cached_property
     def disputes(self) -> Disputes:

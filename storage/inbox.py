@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing.identifiers import is_refund_id, parse_attempt_number
+from billing.identifiers import is_refund_id, parse_attempt_number, parse_mandate_number
 from billing.payment import GatewayName
 from runtime.cipher import Cipher
 from storage.tables import IS_WAITING
@@ -44,6 +44,8 @@ class InboxEntry:
     disputed_reference: str | None = None
     foreign_refund: str | None = None
     refunded_reference: str | None = None
+    method_id: str | None = None
+    mandate_reference: str | None = None
 
 
 class Inbox:
@@ -64,6 +66,8 @@ class Inbox:
         disputed_reference: str | None = None,
         foreign_refund: str | None = None,
         refunded_reference: str | None = None,
+        mandate_number: str | None = None,
+        mandate_reference: str | None = None,
     ) -> InboxEntry | None:
         """Store the event; None if it came before.
 
@@ -71,6 +75,7 @@ class Inbox:
         entry names a payment or a refund only where they are of our making.
         `foreign_refund` is a refund that is not, and `disputed_reference` and
         `refunded_reference` the gateway's own number of an order that is disputed, or refunded so.
+        `mandate_number` and `mandate_reference` are our and the gateway's own number of a mandate.
         """
         parsed = parse_attempt_number(number) if number is not None else None
         is_ours = refund_number is not None and is_refund_id(refund_number)
@@ -86,6 +91,8 @@ class Inbox:
                 disputed_reference=disputed_reference,
                 foreign_refund=foreign_refund,
                 refunded_reference=refunded_reference,
+                method_id=parse_mandate_number(mandate_number) if mandate_number else None,
+                mandate_reference=mandate_reference,
                 body=self._cipher.seal(body, _BODY),
                 received_at=now,
                 next_try_at=now + FIRST_TRY_BY_LOOP,
@@ -127,8 +134,9 @@ class Inbox:
         now: datetime,
         *,
         payment_id: str | None = None,
+        method_id: str | None = None,
     ) -> None:
-        """Settle an entry; `payment_id` is the payment it turned out to be about."""
+        """Settle an entry; `payment_id` or `method_id` is what it turned out to be about."""
         await self._connection.execute(
             update(inbox)
             .where(inbox.c.id == entry_id, inbox.c.outcome.is_(None))
@@ -136,6 +144,7 @@ class Inbox:
                 outcome=outcome.value,
                 settled_at=now,
                 payment_id=func.coalesce(inbox.c.payment_id, payment_id),
+                method_id=func.coalesce(inbox.c.method_id, method_id),
             )
         )
 
@@ -179,4 +188,6 @@ def _entry(row: RowMapping) -> InboxEntry:
         disputed_reference=row["disputed_reference"],
         foreign_refund=row["foreign_refund"],
         refunded_reference=row["refunded_reference"],
+        method_id=row["method_id"],
+        mandate_reference=row["mandate_reference"],
     )

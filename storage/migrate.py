@@ -23,11 +23,12 @@ _RECORDS: Final = {
     "0002": ("refunds", text("SELECT EXISTS (SELECT 1 FROM refunds)")),
     "0003": ("points", text("SELECT EXISTS (SELECT 1 FROM points_lots)")),
     "0006": ("disputes", text("SELECT EXISTS (SELECT 1 FROM disputes)")),
+    "0009": ("saved methods", text("SELECT EXISTS (SELECT 1 FROM payment_methods)")),
 }
 
 
 class RecordWouldBeLost(Exception):
-    """Going back would drop tables that hold payments, refunds, points or disputes."""
+    """Going back would drop tables that hold payments or what goes with them."""
 
 
 def migrate(url: str, revision: str = "head", *, discard: bool = False) -> None:

@@ -24,9 +24,11 @@ from billing.payment import (
     Review,
 )
 from runtime.cipher import Cipher
+from storage.method_rows import MandateRecord, mandate_of
 
 _NEXT_ACTION: Final[TypeAdapter[NextAction]] = TypeAdapter(NextAction)
 ATTEMPT_PREFIX: Final = "attempt__"
+MANDATE_PREFIX: Final = "mandate__"
 NEEDS_ATTENTION: Final = "needs_attention"
 _ORDER_PURPOSE: Final = "payments.order_document"
 
@@ -68,6 +70,8 @@ class PaymentRecord:
     attempts: tuple[AttemptRecord, ...]
     needs_attention: bool
     """Whether anything about it waits for a person."""
+    mandate: MandateRecord | None = None
+    """What it is charged to, where that is a saved method."""
 
     @property
     def open_attempts(self) -> tuple[AttemptRecord, ...]:
@@ -155,6 +159,11 @@ def record_of(rows: Sequence[RowMapping], cipher: Cipher) -> PaymentRecord:
         order=_order_of(rows[0], cipher),
         attempts=tuple(_attempt_of(row, cipher) for row in rows),
         needs_attention=rows[0][NEEDS_ATTENTION],
+        mandate=(
+            mandate_of(rows[0], MANDATE_PREFIX)
+            if rows[0][f"{MANDATE_PREFIX}id"] is not None
+            else None
+        ),
     )
 
 

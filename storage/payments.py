@@ -37,10 +37,13 @@ from billing.payment import (
 from runtime.cipher import Cipher
 from storage.attempts import Attempts, attempt_values
 from storage.events import Events, event_values
+from storage.method_rows import MANDATE_COLUMNS
+from storage.method_tables import payment_methods
 from storage.paging import Page
 from storage.payment_pages import page_of_payments
 from storage.payment_rows import (
     ATTEMPT_PREFIX,
+    MANDATE_PREFIX,
     NEEDS_ATTENTION,
     AttemptRecord,
     PaymentRecord,
@@ -69,8 +72,10 @@ _RECORD: Final = (
         .where(attention.c.payment_id == payments.c.id, attention.c.resolved_at.is_(None))
         .label(NEEDS_ATTENTION),
         *(column.label(f"{ATTEMPT_PREFIX}{column.name}") for column in payment_attempts.c),
+        *(payment_methods.c[name].label(f"{MANDATE_PREFIX}{name}") for name in MANDATE_COLUMNS),
     )
     .join_from(payments, payment_attempts, payment_attempts.c.payment_id == payments.c.id)
+    .outerjoin(payment_methods, payment_methods.c.id == payments.c.payment_method_id)
     .order_by(payment_attempts.c.attempt)
 )
 
@@ -108,6 +113,7 @@ class Payments:
                 metadata=order.metadata,
                 attempt=1,
                 order_document=seal_order(self._cipher, order),
+                payment_method_id=order.payment_method_id,
                 created_at=order.created_at,
                 updated_at=now,
                 expires_at=order.expires_at,

@@ -43,6 +43,7 @@ _ENDED: Final = ", ".join(repr(status.value) for status in RefundStatus if statu
 IS_UNFINISHED: Final = text(f"status NOT IN ({_TERMINAL})")
 IS_OPEN: Final = text("state = 'open'")
 IS_WAITING: Final = text("outcome IS NULL")
+IS_CHARGE_UNFINISHED: Final = text(f"payment_method_id IS NOT NULL AND status NOT IN ({_TERMINAL})")
 IS_REFUND_UNFINISHED: Final = text(f"status NOT IN ({_ENDED})")
 
 _FILTERED: Final = ("application", "status", "gateway", "type", "created_at", "id")
@@ -78,6 +79,7 @@ payments: Final = Table(
     Column("failure", JSONB(none_as_null=True)),
     Column("review", JSONB(none_as_null=True)),
     Column("dispute", JSONB(none_as_null=True)),
+    Column("payment_method_id", Text),
     _instant("created_at"),
     _instant("updated_at"),
     _instant("expires_at"),
@@ -100,6 +102,11 @@ payments: Final = Table(
     Index("payments_filtered_idx", *_FILTERED),
     Index("payments_user_filtered_idx", "application", "user_id", *_FILTERED[1:]),
     Index("payments_unfinished_idx", "id", postgresql_where=IS_UNFINISHED),
+    Index(
+        "payments_method_unfinished_idx",
+        "payment_method_id",
+        postgresql_where=IS_CHARGE_UNFINISHED,
+    ),
 )
 
 payment_attempts: Final = Table(
@@ -274,6 +281,8 @@ webhook_inbox: Final = Table(
     Column("disputed_reference", Text),
     Column("foreign_refund", Text),
     Column("refunded_reference", Text),
+    Column("method_id", Text),
+    Column("mandate_reference", Text),
     Column("body", LargeBinary, nullable=False),
     Column("outcome", Text),
     Column("tries", Integer, nullable=False, server_default="0"),

@@ -1,6 +1,7 @@
 """The business processes, one durable workflow each."""
 
 from workflows.after import PaymentAfterWorkflow
+from workflows.method import MethodAfterWorkflow, MethodSetupWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundAfterWorkflow, RefundWorkflow
 from workflows.spend import PointsSpendWorkflow
@@ -11,10 +12,14 @@ WORKFLOWS = [
     RefundWorkflow,
     RefundAfterWorkflow,
     PointsSpendWorkflow,
+    MethodSetupWorkflow,
+    MethodAfterWorkflow,
 ]
 
 __all__ = [
     "WORKFLOWS",
+    "MethodAfterWorkflow",
+    "MethodSetupWorkflow",
     "PaymentAfterWorkflow",
     "PaymentWorkflow",
     "PointsSpendWorkflow",

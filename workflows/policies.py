@@ -112,5 +112,20 @@ REFUND_POLL_DELAYS: Final = (
 # demands between two refunds may be longer.
 REFUND_PATIENCE: Final = timedelta(seconds=7)
 
+# Payers consent within minutes, or leave the page and begin again.
+METHOD_SETUP_LIFE: Final = timedelta(hours=24)
+
+# As for payments, webhooks do the work; after the list, the last delay goes on.
+METHOD_POLL_DELAYS: Final = (
+    timedelta(seconds=10),
+    timedelta(seconds=30),
+    timedelta(minutes=1),
+    timedelta(minutes=3),
+    timedelta(minutes=5),
+    timedelta(minutes=10),
+    timedelta(minutes=30),
+    timedelta(hours=1),
+)
+
 # A payer's page may refresh every two seconds for a day.
 COMMANDS_IN_A_RUN: Final = 200

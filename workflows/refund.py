@@ -29,24 +29,7 @@ from billing.refund import Refund, RefundStatus
 from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from workflows import policies
-
-
-class _Reported:
-    """Counts what was reported from outside, each event once, and what was asked since."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-        self.asked = 0
-        self.answered = 0
-
-    def hear(self, report: GatewayReport) -> None:
-        if report.event_id not in self._seen:
-            self._seen.add(report.event_id)
-            self.asked += 1
-
-    @property
-    def has_news(self) -> bool:
-        return self.asked > self.answered
+from workflows.reported import Reported
 
 
 async def _settle(refund_id: str, queue: str, request: SettleRefund) -> RefundStanding:
@@ -69,7 +52,7 @@ class RefundWorkflow:
         self._standing: RefundStanding | None = None
         self._refusal: ApplicationError | None = None
         self._is_asked = False
-        self._reported = _Reported()
+        self._reported = Reported()
         self._polls = 0
 
     @workflow.run
@@ -201,7 +184,7 @@ class RefundAfterWorkflow:
 
     @workflow.init
     def __init__(self, after: RefundAfterInput) -> None:
-        self._reported = _Reported()
+        self._reported = Reported()
 
     @workflow.run
     async def run(self, after: RefundAfterInput) -> RefundEnded:

@@ -32,7 +32,7 @@ from runtime.temporal import encrypting_converter
 from storage.database import Database
 from storage.keys import Scope
 from storage.provision import OWNER
-from tests.api.paper import PaperGateway
+from tests.api.paper import PaperGateway, PaperVerifier
 from tests.fixtures.database import DatabaseUrls
 from tests.gateways.parties import alipay_account, wechatpay_account
 from worker import build_workers
@@ -197,10 +197,11 @@ async def _end_all(client: Client, database: Database) -> None:
     """Others use this Temporal after us: leave no process behind that waits for our worker."""
     async with database.begin() as work:
         unfinished = await work.payments.unfinished(None, 10_000)
-    for payment_id in unfinished:
+        unfinished += await work.methods.unfinished(None, 10_000)
+    for object_id in unfinished:
         # One that a test has ended itself is not there to be ended.
         with contextlib.suppress(RPCError):
-            await client.get_workflow_handle(payment_id).terminate()
+            await client.get_workflow_handle(object_id).terminate()
 
 
 @pytest.fixture
@@ -236,3 +237,11 @@ async def other_shop(stack: Stack) -> AsyncIterator[Shop]:
     name = f"other-{secrets.token_hex(4)}"
     async with stack.caller(await stack.key(name, *Scope)) as http:
         yield Shop(name, http, stack)
+
+
+@pytest.fixture
+async def told(shop: Shop, stack: Stack) -> AsyncIterator[Shop]:
+    """A shop whose webhooks speak of mandates."""
+    trusting = stack.having(verifiers={GatewayName.STRIPE: PaperVerifier()})
+    async with trusting.caller(await stack.key(shop.name)) as http:
+        yield Shop(shop.name, http, trusting)

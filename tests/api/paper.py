@@ -1,15 +1,28 @@
 """A gateway on paper: what it does with an order is written in the order's description."""
 
 import asyncio
+import json
 from collections import Counter
-from collections.abc import Collection
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, date, datetime
 
 from billing.errors import AnswerUntrusted
-from billing.payment import ClientSecret, Failure, GatewayName, NextAction, PaymentMethod, QrCode
+from billing.identifiers import mandate_number
+from billing.method import CardFace
+from billing.payment import (
+    ClientSecret,
+    Failure,
+    GatewayName,
+    NextAction,
+    PaymentMethod,
+    QrCode,
+    Redirect,
+)
 from gateways.gateway import (
+    AlreadyOrdered,
     Capabilities,
     DisputeObservation,
+    Notification,
     Observation,
     ObservedState,
     Opened,
@@ -20,38 +33,103 @@ from gateways.gateway import (
     RefundOrder,
     RefundState,
     Refused,
+    Reply,
     ToldRefunds,
 )
-from gateways.mandates import Mandates
+from gateways.mandates import (
+    Mandate,
+    MandateObservation,
+    MandateOrder,
+    Mandates,
+    MandateState,
+)
 
 REFUSED = "refuse to open"
 SILENT = "do not answer"
 UNTRUSTED = "answer for another order"
+UNDER_WAY = "take your time"
 
 _METHODS = {
-    GatewayName.STRIPE: {PaymentMethod.CARD},
+    GatewayName.STRIPE: {PaymentMethod.CARD, PaymentMethod.SAVED},
     GatewayName.ALIPAY: {
         PaymentMethod.QR,
         PaymentMethod.PAGE,
         PaymentMethod.WAP,
         PaymentMethod.APP,
+        PaymentMethod.SAVED,
     },
     GatewayName.WECHATPAY: {
         PaymentMethod.NATIVE,
         PaymentMethod.JSAPI,
         PaymentMethod.H5,
         PaymentMethod.APP,
+        PaymentMethod.SAVED,
     },
 }
+
+
+CARD = CardFace(brand="visa", last4="4242", expires_month=4, expires_year=2028)
+REFUSED_USER = "refuse_to_sign"
+SILENT_USER = "do_not_answer"
+
+
+class PaperMandates:
+    """`consent` and `withdraw` are the payer's hand; what it does is written in the user's id.
+    `asked` counts the set-ups, by number; `revoked` are those that we ended."""
+
+    def __init__(self, gateway: GatewayName) -> None:
+        self._gateway = gateway
+        self.asked: Counter[str] = Counter()
+        self.speaks = asyncio.Event()
+        self.consented: set[str] = set()
+        self.revoked: set[str] = set()
+        self._withdrawn: set[str] = set()
+
+    def consent(self, method_id: str) -> None:
+        self.consented.add(mandate_number(method_id))
+
+    def withdraw(self, method_id: str) -> None:
+        self._withdrawn.add(mandate_number(method_id))
+
+    async def enrol(self, application: str, user_id: str, created_at: datetime) -> str | None:
+        is_keeping = self._gateway is GatewayName.STRIPE
+        return f"cus_{application}_{user_id}" if is_keeping else None
+
+    async def set_up(self, order: MandateOrder) -> Opened | Refused | AlreadyOrdered:
+        self.asked[order.number] += 1
+        if order.user_id == REFUSED_USER:
+            return Refused(Failure(code="terms_refused", message="it will not have it"))
+        if order.user_id == SILENT_USER:
+            await self.speaks.wait()
+        return Opened(Redirect(url=f"https://paper.example/{order.number}"), f"s_{order.number}")
+
+    async def query(self, mandate: Mandate) -> MandateObservation:
+        reference = f"m_{mandate.number}"
+        if mandate.number in self.revoked | self._withdrawn:
+            return MandateObservation(MandateState.ENDED, "ended", reference)
+        if mandate.number in self.consented:
+            return MandateObservation(MandateState.ACTIVE, "active", reference, card=CARD)
+        return MandateObservation(MandateState.PENDING, "waiting")
+
+    async def revoke(self, mandate: Mandate) -> None:
+        self.revoked.add(mandate.number)
+
+    async def announce(self, mandate: Mandate, amount_minor: int, currency: str) -> None:
+        """It gives no notice."""
+
+    async def postpone(self, mandate: Mandate, charge_on: date) -> None:
+        """It keeps no day."""
 
 
 class PaperGateway:
     """`pay` is the payer's hand; `opened` counts the orders placed, by number."""
 
-    mandates: Mandates | None = None
+    mandates: Mandates | None
 
     def __init__(self, name: GatewayName) -> None:
         self.name = name
+        self.payers = PaperMandates(name)
+        self.mandates = self.payers
         self.capabilities = Capabilities(
             methods=frozenset(_METHODS[name]),
             currencies=None if name is GatewayName.STRIPE else frozenset({"CNY"}),
@@ -71,10 +149,20 @@ class PaperGateway:
             return Refused(Failure(code="order_refused", message="it will not have it"))
         if order.description == SILENT:
             await self.speaks.wait()
+        if order.method is PaymentMethod.SAVED:
+            return self._charge(order)
         action: NextAction = QrCode(code_url=f"paper://{order.number}")
         if order.method is PaymentMethod.CARD:
             action = ClientSecret(client_secret="paper_secret", publishable_key="paper_key")
         return Opened(action, f"paper_{order.number}")
+
+    def _charge(self, order: Order) -> OpenOutcome:
+        mandate = order.mandate
+        if mandate is None or mandate.number not in self.payers.consented:
+            return Refused(Failure(code="declined", message="there is no such mandate"))
+        if order.description != UNDER_WAY:
+            self._paid.add(order.number)
+        return AlreadyOrdered()
 
     async def query(self, order: Order, *, gateway_number: str | None = None) -> Observation:
         if order.description == UNTRUSTED and gateway_number is None:
@@ -85,6 +173,8 @@ class PaperGateway:
             return Observation(ObservedState.PAID, "paid", reference, receipt)
         if order.number in self._closed:
             return Observation(ObservedState.DEAD, "closed", reference)
+        if order.method is PaymentMethod.SAVED and order.number in self.opened:
+            return Observation(ObservedState.PROCESSING, "under way", reference)
         if order.number not in self.opened:
             return Observation(ObservedState.ABSENT, "unheard of")
         return Observation(ObservedState.PENDING, "waiting", reference)
@@ -110,3 +200,16 @@ class PaperGateway:
 
     async def aclose(self) -> None:
         """It holds no connection."""
+
+
+class PaperVerifier:
+    """Takes a webhook at its word: the body names the mandate."""
+
+    name = GatewayName.STRIPE
+    accepted = Reply(200, b"{}", "application/json")
+
+    def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notification:
+        return Notification(**json.loads(body))
+
+    def refused(self, status_code: int, reason: str) -> Reply:
+        return Reply(status_code, b"{}", "application/json")

@@ -142,6 +142,7 @@ async def test_a_token_is_the_next_action_alone(shop: Shop) -> None:
     assert answer.status_code == 200
     assert answer.json() == {
         "payment_id": payment["id"],
+        "payment_method_id": None,
         "next_action": {
             "type": "client_secret",
             "client_secret": "paper_secret",

@@ -340,6 +340,8 @@ class TestCustomer:
             "tier": "FREE",
             "tier_until": None,
             "points_balance": 550,
+            "default_payment_method_id": None,
+            "gateway_customers": {},
             "created_at": first["created_at"],
         }
 

@@ -16,6 +16,8 @@ from tests.storage.samples import NOW
 
 PAYMENT = "pay_01h455vb4pex5vsknk084sn02q"
 REFUND = "ref_01h455vb4pex5vsknk084sn02q"
+METHOD = "pm_01h455vb4pex5vsknk084sn02q"
+OTHER_METHOD = "pm_01h455vb4pex5vsknk084sn02r"
 YEAR = timedelta(days=365)
 
 
@@ -234,3 +236,35 @@ async def test_an_event_of_a_dispute_gets_its_payment_when_it_is_settled(
             select(webhook_inbox.c.payment_id).where(webhook_inbox.c.id == entry.id)
         )
     assert known == PAYMENT
+
+
+@pytest.mark.parametrize(
+    ("number", "method_id"),
+    [
+        (METHOD.replace("_", ""), METHOD),
+        (METHOD, None),
+        ("of-another-system", None),
+        (None, None),
+    ],
+)
+async def test_an_event_of_a_mandate_names_its_method(
+    database: Database, number: str | None, method_id: str | None
+) -> None:
+    async with database.begin() as work:
+        entry = await work.inbox.store(
+            GatewayName.ALIPAY,
+            f"mandate {number}",
+            "unsign",
+            None,
+            b"{}",
+            NOW,
+            mandate_number=number,
+            mandate_reference="agr_1",
+        )
+        assert entry is not None
+        assert (entry.method_id, entry.mandate_reference) == (method_id, "agr_1")
+        await work.inbox.mark(entry.id, InboxOutcome.DELIVERED, NOW, method_id=OTHER_METHOD)
+        kept = await work.connection.scalar(
+            select(webhook_inbox.c.method_id).where(webhook_inbox.c.id == entry.id)
+        )
+    assert kept == (method_id or OTHER_METHOD)

@@ -26,6 +26,7 @@ from storage.migrate import RecordWouldBeLost, migrate, migration_url
 from storage.provision import OWNER
 from storage.tables import metadata
 from tests.fixtures.database import DatabaseUrls
+from tests.storage.method_samples import save
 from tests.storage.samples import NOW, make_dispute, make_order, reserve, take
 
 # They are named by their order.
@@ -191,6 +192,18 @@ async def test_going_back_does_not_drop_disputes_unasked(empty_url: str, cipher:
     assert rows(empty_url, "SELECT count(*) FROM disputes") == [(1,)]
     await asyncio.to_thread(migrate, empty_url, "0002", discard=True)
     assert rows(empty_url, "SELECT count(*) FROM payments") == [(1,)]
+
+
+async def test_going_back_does_not_drop_saved_methods_unasked(
+    empty_url: str, cipher: Cipher
+) -> None:
+    await asyncio.to_thread(migrate, empty_url)
+    database = Database(empty_url, cipher)
+    await save(database)
+    await database.dispose()
+    with pytest.raises(RecordWouldBeLost, match="holds saved methods, and going back to 0008"):
+        await asyncio.to_thread(migrate, empty_url, "0008")
+    assert rows(empty_url, "SELECT status FROM payment_methods") == [("active",)]
 
 
 async def test_who_had_paid_before_is_a_customer_since_then(empty_url: str, cipher: Cipher) -> None:

@@ -1,0 +1,89 @@
+"""Finding a saved method for an application: its row, or the claim that will become one."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+
+from api.context import context
+from billing.errors import MethodInUse, MethodNotFound, MethodNotUsable
+from billing.identifiers import is_method_id
+from billing.messages import PaymentOrder
+from billing.method import MethodStatus, SavedMethod
+from billing.method_messages import MethodOrder
+from billing.payment import NoAction
+
+SAVE: Final = "save_method"
+"""The command whose claim stands for a method before its row does."""
+
+
+@dataclass(frozen=True)
+class FoundMethod:
+    """`is_recorded` is False while the method is claimed and its row not yet written."""
+
+    method: SavedMethod
+    is_recorded: bool
+
+
+async def find_method(request: Request, method_id: str, application: str) -> FoundMethod:
+    """The method as it stands. Raises MethodNotFound, also for another application's."""
+    if not is_method_id(method_id):
+        raise MethodNotFound("there is no such payment method")
+    async with context(request).database.single() as work:
+        record = await work.methods.find(method_id, application=application)
+        if record is not None:
+            return FoundMethod(record.method, is_recorded=True)
+        claim = await work.claims.find_by_object(method_id, application)
+    if claim is None or claim.command != SAVE:
+        raise MethodNotFound("there is no such payment method")
+    order = MethodOrder.model_validate_json(claim.request)
+    return FoundMethod(_unrecorded(order), is_recorded=False)
+
+
+async def require_usable(request: Request, order: PaymentOrder) -> None:
+    """Raises MethodNotUsable for an order that its saved method cannot pay for.
+
+    What is charged in the end is decided as it is first asked for (`activities.charging`).
+    """
+    if order.payment_method_id is None:
+        return
+    async with context(request).database.single() as work:
+        record = await work.methods.find(order.payment_method_id, application=order.application)
+    if record is None or (record.method.user_id, record.method.gateway, record.method.status) != (
+        order.user_id,
+        order.gateway,
+        MethodStatus.ACTIVE,
+    ):
+        raise MethodNotUsable(
+            "payment_method_id is none of an active method of this user at this gateway",
+            param="payment_method_id",
+        )
+    most = record.method.most
+    if most is not None and record.order.currency == order.currency and order.amount_minor > most:
+        raise MethodNotUsable(
+            f"one charge to this method comes to at most {most} in minor units", param="amount"
+        )
+
+
+async def refuse_use(request: Request, method_id: str) -> None:
+    """Raises MethodInUse where something that has not ended is charged to the method."""
+    async with context(request).database.single() as work:
+        under_way = await work.methods.charges_under_way(method_id)
+    if under_way:
+        raise MethodInUse(
+            f"payment {under_way[0]} is charged to it and has not ended; say `force=true` to"
+            " delete it all the same"
+        )
+
+
+def _unrecorded(order: MethodOrder) -> SavedMethod:
+    return SavedMethod(
+        id=order.method_id,
+        user_id=order.user_id,
+        gateway=order.gateway,
+        status=MethodStatus.PENDING,
+        most=order.most_minor,
+        next_action=NoAction(),
+        created_at=order.created_at,
+        updated_at=order.created_at,
+    )
