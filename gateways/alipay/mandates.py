@@ -14,7 +14,7 @@ from billing.money import format_minor
 from billing.payment import DeclineClass, Failure, Redirect
 from billing.rails import ALIPAY_LAST_DAY
 from gateways.alipay.connection import Connection, failed
-from gateways.alipay.outcomes import BUSINESS_FAILURE, SUCCESS, decline_of, last_word
+from gateways.alipay.outcomes import BUSINESS_FAILURE, SUB_CODES, SUCCESS, decline_of, last_word
 from gateways.alipay.requests import (
     CURRENCY,
     encoded,
@@ -43,7 +43,8 @@ WITHHOLDING: Final = "GENERAL_WITHHOLDING"
 
 _CHANNEL: Final = "QRCODEORSMS"
 """The page is opened in a browser, of whatever device."""
-_OPEN_ENDED: Final = 2100
+_OPEN_NOT_REFUSED: Final = frozenset({Meaning.UNKNOWN, Meaning.THROTTLED, Meaning.MISCONFIGURED})
+_ENDED: Final = 2100
 """Alipay writes a year after this one for an agreement without an end."""
 _STATES: Final[Mapping[str, MandateState]] = {
     "TEMP": MandateState.PENDING,
@@ -221,7 +222,8 @@ def _failure(method: str, node: Node) -> str:
 def _refusal_to_move(node: Node) -> Failure:
     """Why the date stays. What is refused for any reason of the business has moved nothing."""
     word = last_word(node.text("sub_code"))
-    if node.text("code") != BUSINESS_FAILURE or not word or not node.is_signed:
+    is_refused = node.text("code") == BUSINESS_FAILURE and node.is_signed and word
+    if not is_refused or SUB_CODES.get(word) in _NOT_REFUSED:
         _, detail = failed(MODIFY, node)
         raise OutcomeUnknown(detail)
     return decline_of(word, at_charge=False)

@@ -108,9 +108,10 @@ async def test_no_rhythm_is_general_withholding() -> None:
     assert "period_rule_params" not in business
 
 
-@pytest.mark.parametrize("missing", ["most_minor", "first_charge_on"])
-async def test_cycle_pay_takes_a_limit_and_a_first_day(missing: str) -> None:
-    terms = replace(_TERMS, **{missing: None})
+@pytest.mark.parametrize(
+    "terms", [replace(_TERMS, most_minor=None), replace(_TERMS, first_charge_on=None)]
+)
+async def test_cycle_pay_takes_a_limit_and_a_first_day(terms: MandateTerms) -> None:
     outcome = await _mandates(AlipayServer()).set_up(replace(_SETUP, terms=terms))
     assert isinstance(outcome, Refused)
     assert (outcome.failure.code, outcome.failure.advice) == ("mandate_refused", DeclineClass.HARD)
@@ -242,7 +243,7 @@ async def test_no_such_agreement(is_known: bool, code: str, state: MandateState)
 @pytest.mark.parametrize("changes", [{"external_agreement_no": "x"}, {"agreement_no": "2"}])
 async def test_an_answer_about_another_agreement(changes: dict[str, str]) -> None:
     with pytest.raises(AnswerUntrusted):
-        await _seen(**changes)
+        await _seen(_MANDATE, **changes)
 
 
 async def test_signed_without_a_number_of_alipays_is_unknown() -> None:
@@ -266,7 +267,9 @@ async def test_a_move_that_is_refused_or_unknown() -> None:
         await _mandates(refused).postpone(_MANDATE, date(2027, 3, 12))
     assert problem.value.failure.code == "mandate_refused"
     await _mandates(refused).postpone(_MANDATE, date(2027, 3, 10))
-    unknown = AlipayServer(failure(_MODIFY, "40004", "SYSTEM_ERROR"))
+    unknown = AlipayServer(
+        answers={_MODIFY: failure(_MODIFY, "40004", "SYSTEM_ERROR"), _QUERY: asked}
+    )
     with pytest.raises(OutcomeUnknown):
         await _mandates(unknown).postpone(_MANDATE, date(2027, 3, 12))
     other = signed_answer(_MODIFY, {"code": "10000", "agreement_no": "2"})

@@ -253,6 +253,10 @@ async def test_an_agreement_that_ended_is_charged_no_more(member: Member, by_pay
     await member.mandates.revoke(member.mandate)
     await member.mandates.revoke(replace(member.mandate, reference=None))
     assert (await member.mandates.query(member.mandate)).state is MandateState.ENDED
+    hooks = await member.sandbox.webhooks()
+    ends = [each for each in hooks if each["number"] == member.mandate.number]
+    assert [each["event_type"] for each in ends] == ["dut_user_unsign", "dut_user_sign"]
+    assert ends[0]["url"].endswith("/api/v1/payment/webhook/alipay")
     order = member.order()
     ended = ("mandate_ended", "AGREEMENT_STATUS_NOT_NORMAL", DeclineClass.HARD)
     assert await member.refused(order) == ended
