@@ -43,14 +43,14 @@ WITHHOLDING: Final = "GENERAL_WITHHOLDING"
 
 _CHANNEL: Final = "QRCODEORSMS"
 """The page is opened in a browser, of whatever device."""
-_OPEN_NOT_REFUSED: Final = frozenset({Meaning.UNKNOWN, Meaning.THROTTLED, Meaning.MISCONFIGURED})
-_ENDED: Final = 2100
+_OPEN_ENDED: Final = 2100
 """Alipay writes a year after this one for an agreement without an end."""
 _STATES: Final[Mapping[str, MandateState]] = {
     "TEMP": MandateState.PENDING,
     "NORMAL": MandateState.ACTIVE,
     "STOP": MandateState.ENDED,
 }
+_NOT_REFUSED: Final = frozenset({Meaning.UNKNOWN, Meaning.THROTTLED, Meaning.MISCONFIGURED})
 _ENDED: Final = "AGREEMENT_HAS_UNSIGNED"
 
 
