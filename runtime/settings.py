@@ -51,6 +51,8 @@ class AlipaySettings(BaseSettings):
     """Alipay's key from the console, not the application's own public key."""
     seller_id: str | None = None
     gateway_url: str = "https://openapi.alipay.com/gateway.do"
+    sign_scene: str = "INDUSTRY|DIGITAL_MEDIA"
+    """The scene under which payers sign agreements; the one that the merchant's product has."""
 
 
 class WechatpaySettings(BaseSettings):
