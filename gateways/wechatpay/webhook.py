@@ -101,10 +101,10 @@ class WechatpayWebhookVerifier:
                 mandate_reference=_word(fields.get("contract_id")),
                 reply=_XML_ACCEPTED,
             )
-        number = _word(fields.get("out_trade_no"))
-        if number is None or result not in _RESULTS:
+        charged = _word(fields.get("out_trade_no"))
+        if charged is None or result not in _RESULTS:
             raise WebhookRefused("it speaks neither of a contract nor of a charge by one")
-        return Notification(event_id, f"DEDUCT.{result}", number, reply=_XML_ACCEPTED)
+        return Notification(event_id, f"DEDUCT.{result}", charged, reply=_XML_ACCEPTED)
 
     def _decrypted(self, resource: object) -> dict[str, object]:
         """What the resource holds. Raises ValueError in words that tell nothing of the key."""
