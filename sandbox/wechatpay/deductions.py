@@ -63,7 +63,7 @@ class Deductions:
         return {"out_trade_no": order["number"]}
 
     def settle(self, order: Document, decline: str | None = None) -> None:
-        """Take the money for what was accepted, or fail to with that code, and tell the merchant."""
+        """Take the money for what was accepted, or fail with that code; tell the merchant."""
         if order["state"] != ACCEPT:
             raise WechatError(200, "ORDERPAID", "该订单已支付")
         contract = self._contracts.by_id(order["request"]["contract_id"])

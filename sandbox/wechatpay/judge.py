@@ -1,4 +1,4 @@
-"""When WeChat Pay lets a merchant notify a payer and deduct by contract: the time in Beijing decides.
+"""When WeChat Pay lets a merchant notify a payer and deduct by contract, by the time in Beijing.
 
 Notices and deductions by day only, from 07:00 to before 22:00. The day of the notice and a waiting
 day pass; deductible are days 3 to 9, at the most what was announced, with one success. WeChat Pay's

@@ -6,19 +6,36 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from sandbox.book import Document
 from sandbox.core import ControlRefused, Sandbox, Wanted
 from sandbox.html import button, element, paragraph, show_page
-from sandbox.wechatpay.contracts import BY_USER, IN_FORCE, Contracts, code_of
+from sandbox.wechatpay.contracts import BY_USER, IN_FORCE, Contracts, code_of, reference_of
 from sandbox.wechatpay.deductions import Deductions
 from sandbox.wechatpay.errors import WechatError
 from sandbox.wechatpay.orders import ACCEPT, Orders
 from sandbox.wechatpay.parameters import NAME
 
 SIGN_PATH: Final = "/papay/entrustweb"
-_OPTIONS: Final = {"decline", "refuse", "wait", "times", "end"}
+
+
+class Steering(BaseModel):
+    """The options of /control/mandate here.
+
+    `decline` is the code that the next `times` deductions fail with, `refuse` the one they are not
+    even accepted with; `wait` leaves them accepted until /control/pay or /control/decline; `end`
+    is the payer ending the contract.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    decline: str | None = None
+    refuse: str | None = None
+    wait: bool = False
+    times: int = Field(default=1, ge=1)
+    end: bool = False
 
 
 class ContractParty:
@@ -47,7 +64,12 @@ class ContractParty:
             status = 409 if problem.code == "INVALID_REQUEST" else 422
             raise ControlRefused(status, f"WeChat Pay's page says: {problem}") from None
         code = fields["contract_code"]
-        return {"gateway": NAME, "reference": code, "number": code, "status": "unsigned"}
+        return {
+            "gateway": NAME,
+            "reference": reference_of(code),
+            "number": code,
+            "status": "unsigned",
+        }
 
     def settle(self, order: Document, decline: str | None) -> None:
         """Take the money for a deduction that was to wait, or fail to."""
@@ -62,22 +84,22 @@ class ContractParty:
         return {"gateway": NAME, "reference": reference, "now": self._contracts.now(code)}
 
     def steer(self, reference: str, **options: Any) -> dict[str, Any]:
-        """See `sandbox.core.Agreements`. `decline` is the code that the next `times` deductions
-        fail with, `refuse` the one they are not even accepted with; `wait` leaves them accepted
-        until /control/pay or /control/decline; `end` is the payer ending the contract."""
-        if unknown := sorted(set(options) - _OPTIONS):
-            raise ControlRefused(422, f"WeChat Pay's contracts have no option {unknown[0]}")
+        """See `sandbox.core.Agreements` and `Steering`."""
+        try:
+            steering = Steering(**options)
+        except ValidationError as problem:
+            detail = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in problem.errors())
+            raise ControlRefused(422, detail) from None
         contract = self._contracts.by_reference(reference)
         if contract is None:
             raise ControlRefused(404, f"WeChat Pay has no contract of {reference!r}")
-        is_end = options.pop("end", False)
         with self._sandbox.book.transaction():
-            if is_end:
+            if steering.end:
                 if contract["state"] != IN_FORCE:
                     raise ControlRefused(409, "this contract has ended already")
                 self._contracts.end(contract, BY_USER)
             else:
-                self._deductions.steer(contract["contract_code"], {"times": 1} | options)
+                self._deductions.steer(contract["contract_code"], steering.model_dump())
         return _told(contract)
 
     def find_page(self, url: str) -> Mapping[str, str]:
