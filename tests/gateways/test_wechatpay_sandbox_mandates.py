@@ -1,12 +1,9 @@
 """Contracts at the sandbox's WeChat Pay: signed, announced, charged, ended, by settings alone."""
 
 import asyncio
-import secrets
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -17,36 +14,27 @@ from billing.errors import (
     MethodNotSupported,
     OutcomeUnknown,
 )
-from billing.identifiers import METHOD, PAYMENT, attempt_number, make_id, mandate_number
-from billing.payment import DeclineClass, GatewayName, PaymentMethod, Redirect
+from billing.identifiers import METHOD, mandate_number
+from billing.payment import DeclineClass, GatewayName, PaymentMethod
 from gateways.gateway import (
     AlreadyOrdered,
-    Gateway,
     ObservedState,
-    Opened,
-    Order,
-    Refused,
     Reply,
     WebhookRefused,
     WebhookVerifier,
 )
 from gateways.mandates import (
     Mandate,
-    MandateOrder,
     MandateRefused,
-    Mandates,
     MandateState,
-    MandateTerms,
 )
 from gateways.registry import build_gateways, build_verifiers
 from runtime.settings import Settings, load_settings
 from tests.fixtures.sandbox import SandboxProcess
+from tests.gateways.contract_member import NOON, Member, new_id
 from tests.gateways.mailbox import Mailbox
-from tests.gateways.parties import make_order
 
 _TAKEN = Reply(200, b"<xml><return_code><![CDATA[SUCCESS]]></return_code></xml>", "text/xml")
-_NOON = datetime(2027, 3, 10, 4, 0, tzinfo=UTC)
-"""12:00 in Beijing."""
 _FAULTS = (
     "cut_before",
     "http_500",
@@ -56,86 +44,6 @@ _FAULTS = (
     "truncated",
     "bad_signature",
 )
-
-
-def new_id(prefix: str) -> str:
-    return make_id(prefix, time.time_ns() // 1_000_000, secrets.token_bytes(10))
-
-
-@dataclass
-class Member:
-    """A payer, what is known of their contract, and the house that charges it."""
-
-    sandbox: SandboxProcess
-    gateway: Gateway
-    mandate: Mandate
-
-    @property
-    def mandates(self) -> Mandates:
-        assert self.gateway.mandates is not None
-        return self.gateway.mandates
-
-    async def asked(self) -> dict[str, Any]:
-        """The next_action of the set-up."""
-        order = MandateOrder(
-            method_id=self.mandate.method_id,
-            number=self.mandate.number,
-            user_id="user 1 & 会员",
-            terms=MandateTerms("CNY"),
-            description="Gold membership",
-            created_at=_NOON,
-            return_url="https://shop.example.com/back",
-        )
-        outcome = await self.mandates.set_up(order)
-        assert outcome == await self.mandates.set_up(order)
-        assert isinstance(outcome, Opened)
-        assert isinstance(outcome.next_action, Redirect)
-        return outcome.next_action.model_dump()
-
-    async def sign(self) -> None:
-        await self.sandbox.pay(gateway="wechatpay", next_action=await self.asked())
-        seen = await self.mandates.query(self.mandate)
-        assert seen.state is MandateState.ACTIVE
-        self.mandate = replace(self.mandate, reference=seen.reference)
-
-    async def at(self, moment: datetime) -> None:
-        """Set business time."""
-        await self.control("clock", now=moment.isoformat())
-
-    async def control(self, what: str, **options: Any) -> None:
-        wanted = {"gateway": "wechatpay", "reference": self.mandate.method_id, **options}
-        answer = await self.sandbox.control.post(f"/control/{what}", json=wanted)
-        assert answer.status_code == 200, answer.text
-
-    async def announced(self, at: datetime) -> None:
-        """Announce a charge then, and wait until it may be made."""
-        await self.at(at)
-        await self.mandates.announce(self.mandate, 2905, "CNY")
-        await self.at(at + timedelta(days=3))
-
-    def order(self, **changes: Any) -> Order:
-        payment_id = new_id(PAYMENT)
-        number = attempt_number(payment_id, 1)
-        return make_order(
-            PaymentMethod.SAVED,
-            payment_id=payment_id,
-            number=number,
-            mandate=self.mandate,
-            description="Gold ]]> <b> 会员\x00",
-            **changes,
-        )
-
-    async def refused(self, order: Order) -> tuple[str, str | None, DeclineClass | None]:
-        outcome = await self.gateway.open(order)
-        assert isinstance(outcome, Refused), outcome
-        assert (await self.gateway.query(order)).state is ObservedState.ABSENT
-        failure = outcome.failure
-        return failure.code, failure.decline_code, failure.advice
-
-    async def charge(self, order: Order | None = None) -> ObservedState:
-        order = order or self.order()
-        assert await self.gateway.open(order) == AlreadyOrdered()
-        return (await self.gateway.query(order)).state
 
 
 @pytest.fixture
@@ -157,7 +65,7 @@ async def member(sandbox: SandboxProcess, settings: Settings) -> AsyncIterator[M
     gateway = build_gateways(settings)[GatewayName.WECHATPAY]
     method_id = new_id(METHOD)
     member = Member(sandbox, gateway, Mandate(method_id, mandate_number(method_id)))
-    await member.at(_NOON)
+    await member.at(NOON)
     yield member
     await gateway.aclose()
 
@@ -178,7 +86,7 @@ async def test_a_contract_is_signed_seen_and_told(
     member: Member, mailbox: Mailbox, verifier: WebhookVerifier
 ) -> None:
     assert PaymentMethod.SAVED in member.gateway.capabilities.methods
-    assert await member.mandates.enrol("shop", "user", _NOON) is None
+    assert await member.mandates.enrol("shop", "user", NOON) is None
     action = await member.asked()
     assert (await member.mandates.query(member.mandate)).state is MandateState.ABSENT
     await member.sandbox.decline(gateway="wechatpay", next_action=action)
@@ -188,7 +96,7 @@ async def test_a_contract_is_signed_seen_and_told(
 
     seen = await member.mandates.query(member.mandate)
     assert (seen.state, seen.reference) == (MandateState.ACTIVE, told["number"])
-    assert seen.signed_at == _NOON
+    assert seen.signed_at == NOON
     assert seen.ends_at is not None
     known = replace(member.mandate, reference=seen.reference)
     assert await member.mandates.query(known) == seen
@@ -222,7 +130,7 @@ async def test_the_first_charge_needs_no_notice_for_twelve_hours(
     assert await signed.charge(order) is ObservedState.PAID
     seen = await signed.gateway.query(order)
     assert seen.receipt is not None
-    assert (seen.receipt.amount_minor, seen.receipt.paid_at) == (2905, _NOON)
+    assert (seen.receipt.amount_minor, seen.receipt.paid_at) == (2905, NOON)
     by_their_number = seen.receipt.gateway_reference
     assert await signed.gateway.query(order, gateway_number=by_their_number) == seen
     await signed.gateway.close(order)
@@ -238,7 +146,7 @@ async def test_the_first_charge_needs_no_notice_for_twelve_hours(
 async def test_a_charge_is_announced_and_made_in_its_days(signed: Member) -> None:
     await signed.charge()
     outside = ("outside_window", "RULE_LIMIT", DeclineClass.SOFT)
-    noticed = _NOON + timedelta(days=30)
+    noticed = NOON + timedelta(days=30)
     await signed.at(noticed)
     assert await signed.refused(signed.order()) == outside
     await signed.mandates.announce(signed.mandate, 2905, "CNY")
@@ -266,11 +174,11 @@ async def test_a_charge_is_announced_and_made_in_its_days(signed: Member) -> Non
 
 
 async def test_no_notice_is_sent_at_night_nor_without_a_contract(signed: Member) -> None:
-    await signed.at(_NOON + timedelta(hours=10))
+    await signed.at(NOON + timedelta(hours=10))
     with pytest.raises(MandateRefused) as at_night:
         await signed.mandates.announce(signed.mandate, 2905, "CNY")
     assert at_night.value.failure.code == "outside_window"
-    await signed.at(_NOON)
+    await signed.at(NOON)
     await signed.control("mandate", end=True)
     for mandate in (signed.mandate, replace(signed.mandate, reference=None)):
         with pytest.raises(MandateRefused) as ended:
@@ -291,13 +199,13 @@ async def test_a_charge_is_accepted_first_and_ends_when_it_ends(signed: Member) 
         await deed(gateway="wechatpay", reference=order.payment_id)
         assert (await signed.gateway.query(order)).state is state
         # The second is no first charge any more.
-        await signed.announced(_NOON)
+        await signed.announced(NOON)
     assert len(await signed.sandbox.charges()) == 1
 
 
 async def test_the_same_number_is_charged_once_wherever_a_call_is_cut(signed: Member) -> None:
     for turn, fault in enumerate(_FAULTS):
-        await signed.announced(_NOON + timedelta(days=30 * turn))
+        await signed.announced(NOON + timedelta(days=30 * turn))
         order = signed.order()
         await signed.sandbox.fault("wechatpay", "open", fault)
         with pytest.raises(OutcomeUnknown):
@@ -363,7 +271,7 @@ async def test_we_end_a_contract_and_so_does_its_payer(
         await member.mandates.revoke(member.mandate)
     await member.mandates.revoke(member.mandate)
     seen = await member.mandates.query(member.mandate)
-    assert (seen.state, seen.ends_at) == (MandateState.ENDED, _NOON)
+    assert (seen.state, seen.ends_at) == (MandateState.ENDED, NOON)
     assert await member.refused(member.order()) == (
         "mandate_ended",
         "CONTRACT_NOT_EXIST",
