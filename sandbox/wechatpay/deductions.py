@@ -68,7 +68,8 @@ class Deductions:
             raise WechatError(200, "ORDERPAID", "该订单已支付")
         contract = self._contracts.by_id(order["request"]["contract_id"])
         assert contract is not None
-        now = self._contracts.now(contract["contract_code"])
+        # Money moves at wall time: business time is for windows, and for what a contract says.
+        now = self._sandbox.clock()
         order |= {"transaction_id": f"4200{digits(6)}{now.astimezone(BEIJING):%Y%m%d}{digits(10)}"}
         if decline is not None:
             order |= {"state": PAY_FAIL, "decline": decline}

@@ -45,6 +45,7 @@ class WechatPayer:
         if refunds not in REFUND_STATUSES:
             raise ControlRefused(422, f"refunds is one of {', '.join(REFUND_STATUSES)}")
         if self._party.is_asked(wanted):
+            _refuse_options(options)
             return self._party.answer(wanted, consents=True)
 
         def take(order: Document) -> None:
@@ -61,6 +62,7 @@ class WechatPayer:
         """The order still waits afterwards: NOTPAY. A contract is not signed; a deduction that
         waits has failed."""
         if self._party.is_asked(wanted):
+            _refuse_options(options)
             return self._party.answer(wanted, consents=False)
 
         def fail(order: Document) -> None:
@@ -82,9 +84,7 @@ class WechatPayer:
     def _do(
         self, wanted: Wanted, options: dict[str, Any], deed: Callable[[Document], None]
     ) -> dict[str, Any]:
-        if options:
-            names = ", ".join(sorted(options))
-            raise ControlRefused(422, f"WeChat Pay's payer has no option {names}")
+        _refuse_options(options)
         with self._sandbox.book.transaction():
             order = self._open(wanted)
             try:
@@ -237,6 +237,12 @@ def _order_line(sandbox: Sandbox, order: Document) -> OrderLine:
         created_at=datetime.fromisoformat(order["created_at"]),
         pages={"H5 page": page} if order["trade_type"] == H5 else {},
     )
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    if options:
+        names = ", ".join(sorted(options))
+        raise ControlRefused(422, f"WeChat Pay's payer has no option {names}")
 
 
 def _check_open(order: Document) -> None:
