@@ -67,6 +67,9 @@ class WechatpaySettings(BaseSettings):
     public_key: str | None = None
     """WeChat Pay's public key, PEM or a file's path."""
     apiv3_key: SecretStr | None = None
+    api_v2_key: SecretStr | None = None
+    plan_id: str | None = None
+    """With the APIv2 key: payers may be charged by contract, under this approved plan."""
     api_base: str = "https://api.mch.weixin.qq.com"
 
 
