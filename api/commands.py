@@ -229,7 +229,7 @@ class Commands:
                     return await accepted.result(rpc_timeout=self._answer_within)
             except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
                 if accepted is None:
-                    raise unavailable("the payment's process") from None
+                    raise unavailable("its process") from None
                 return None
 
     async def _start_with(

@@ -247,5 +247,5 @@ def too_many_commands() -> RequestRefused:
     return try_again(
         429,
         "too_many_commands",
-        "too many commands are under way for this payment; wait for their answers, then repeat",
+        "too many commands are under way for it; wait for their answers, then repeat",
     )

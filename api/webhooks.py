@@ -74,7 +74,8 @@ async def alipay(request: Request) -> Response:
 
 @router.post("/wechatpay", operation_id="wechatpay_webhook", **_documented(204, {}, _JSON, _JSON))
 async def wechatpay(request: Request) -> Response:
-    """Notifications of WeChat Pay, signed in `Wechatpay-Signature`, their resource encrypted."""
+    """Notifications of WeChat Pay, signed in `Wechatpay-Signature`, their resource encrypted; those
+    of contracts are XML, signed in its `sign`, and answered in XML with 200."""
     return await _receive(request, GatewayName.WECHATPAY)
 
 
@@ -106,7 +107,7 @@ async def _receive(request: Request, gateway: GatewayName) -> Response:
             exc_info=not is_outage,
         )
         return _reply(verifier.refused(503, "not stored; send it again"))
-    return _reply(verifier.accepted)
+    return _reply(notification.reply or verifier.accepted)
 
 
 async def _store(

@@ -301,7 +301,8 @@ class Notification:
     a refund that was not made by us. `disputed_reference` and `refunded_reference` are the
     gateway's own number of the order, where it speaks of a dispute or of a foreign refund.
     `mandate_number` and `mandate_reference` are our and the gateway's own number of a mandate,
-    where it speaks of one and names them."""
+    where it speaks of one and names them. `reply` is the answer to it once it is stored, where
+    that is not the verifier's `accepted`."""
 
     event_id: str
     event_type: str
@@ -312,6 +313,7 @@ class Notification:
     refunded_reference: str | None = None
     mandate_number: str | None = None
     mandate_reference: str | None = None
+    reply: "Reply | None" = None
 
 
 MAX_REFUND_NUMBER: Final = 64

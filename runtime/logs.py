@@ -16,7 +16,8 @@ from billing.cards import contains_card_number
 
 _REDACTED: Final = "[redacted]"
 _SECRET_NAME: Final = re.compile(
-    r"secret|password|authorization|private_key|apiv3_key|token|openid|next_action", re.IGNORECASE
+    r"secret|password|authorization|private_key|apiv3_key|api_v2_key|token|openid|next_action",
+    re.IGNORECASE,
 )
 _SECRET_VALUE: Final = re.compile(
     r"(?:sk|rk)_(?:live|test)_\w+|whsec_\w+|pi_\w+_secret_\w+|seti_\w+_secret_\w+|ebk_\w+"

@@ -51,6 +51,8 @@ class AlipaySettings(BaseSettings):
     """Alipay's key from the console, not the application's own public key."""
     seller_id: str | None = None
     gateway_url: str = "https://openapi.alipay.com/gateway.do"
+    sign_scene: str = "INDUSTRY|DIGITAL_MEDIA"
+    """The scene under which payers sign agreements; the one that the merchant's product has."""
 
 
 class WechatpaySettings(BaseSettings):
@@ -65,6 +67,9 @@ class WechatpaySettings(BaseSettings):
     public_key: str | None = None
     """WeChat Pay's public key, PEM or a file's path."""
     apiv3_key: SecretStr | None = None
+    api_v2_key: SecretStr | None = None
+    plan_id: str | None = None
+    """With the APIv2 key: payers may be charged by contract, under this approved plan."""
     api_base: str = "https://api.mch.weixin.qq.com"
 
 

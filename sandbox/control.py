@@ -5,11 +5,11 @@ from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from sandbox.book import Document
-from sandbox.core import ControlRefused, Payer, Provider, Sandbox, Wanted
+from sandbox.core import AgreementProvider, ControlRefused, Payer, Provider, Sandbox, Wanted
 
 _IMPOSSIBLE: Final = {
     ("stripe", "wrong_merchant"): "an answer of Stripe names no merchant: the key decides",
@@ -59,6 +59,25 @@ class MerchantRefund(MerchantDeed):
     amount: int | None = Field(default=None, ge=1)
 
 
+class ClockSetting(BaseModel):
+    """Business time for one agreement; null: wall time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gateway: str
+    reference: str
+    now: AwareDatetime | None
+
+
+class AgreementDeed(BaseModel):
+    """What an agreement is to do, or its payer does to it, in the gateway's own options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    gateway: str
+    reference: str
+
+
 class FaultWanted(BaseModel):
     """A fault to come; the fields after `reference` are parameters of some faults."""
 
@@ -85,6 +104,11 @@ def control_routes(
     sandbox: Sandbox, providers: Mapping[str, Provider], payers: Mapping[str, Payer]
 ) -> APIRouter:
     router = APIRouter(prefix="/control")
+    agreements = {
+        name: provider.agreements(sandbox)
+        for name, provider in providers.items()
+        if isinstance(provider, AgreementProvider)
+    }
     merchants = {name: provider.merchant(sandbox) for name, provider in providers.items()}
 
     @router.post("/refund")
@@ -102,6 +126,15 @@ def control_routes(
     @router.post("/decline")
     async def decline(deed: PayerDeed) -> dict[str, Any]:
         return await known(payers, deed.gateway).decline(deed.wanted, **deed.options)
+
+    @router.post("/clock")
+    async def clock(wanted: ClockSetting) -> dict[str, Any]:
+        return known(agreements, wanted.gateway).set_clock(wanted.reference, wanted.now)
+
+    @router.post("/mandate")
+    async def mandate(deed: AgreementDeed) -> dict[str, Any]:
+        options = dict(deed.model_extra or {})
+        return known(agreements, deed.gateway).steer(deed.reference, **options)
 
     @router.get("/charges")
     async def charges() -> dict[str, list[Document]]:

@@ -11,7 +11,7 @@ it, enqueues its webhooks inside, and answers afterwards. Calls our adapters mak
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter
 
@@ -74,6 +74,18 @@ class Payer(Protocol):
         """Try to pay and fail."""
 
 
+class Agreements(Protocol):
+    """What payers have agreed to be charged by: mandates, agreements, contracts. `reference` is
+    the method's id, or a number of the gateway's own. Both return once committed, with at least
+    `reference`. Both raise ControlRefused."""
+
+    def set_clock(self, reference: str, now: datetime | None) -> dict[str, Any]:
+        """Business time of this one is `now` until set again; None: it is wall time."""
+
+    def steer(self, reference: str, **options: Any) -> dict[str, Any]:
+        """What becomes of the next charges, or of the agreement itself; the gateway's options."""
+
+
 class Merchant(Protocol):
     """Somebody of the merchant's at the gateway's dashboard, of whom the application knows
     nothing. Both return once committed, with at least `reference`, `number` (the gateway's own)
@@ -132,6 +144,14 @@ class Provider(Protocol):
 
     def orders(self, sandbox: Sandbox, limit: int) -> list[OrderLine]:
         """The newest orders, newest first."""
+
+
+@runtime_checkable
+class AgreementProvider(Protocol):
+    """A provider that keeps agreements."""
+
+    def agreements(self, sandbox: Sandbox) -> Agreements:
+        """What is behind /control/clock and /control/mandate."""
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,12 @@ _of_this_request: ContextVar[list[_Due] | None] = ContextVar("webhooks_of_reques
 
 @dataclass(frozen=True)
 class Message:
-    """A webhook as it goes out: POSTed with these headers and exactly these bytes."""
+    """A webhook as it goes out: POSTed with these headers and exactly these bytes. `accepted` reads
+    the reply to it, where that is not for the gateway's rules."""
 
     headers: dict[str, str]
     content: bytes
+    accepted: Callable[[int, bytes], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -288,8 +290,9 @@ class Delivery:
             )
         except (httpx.HTTPError, httpx.InvalidURL) as problem:
             return record | {"error": f"{type(problem).__name__}: {problem}"}
+        is_accepted = message.accepted or rules.accepted
         return record | {
-            "accepted": rules.accepted(reply.status_code, reply.content),
+            "accepted": is_accepted(reply.status_code, reply.content),
             "status": reply.status_code,
             "answer": reply.content[:_ANSWER_KEPT].decode(errors="replace"),
         }

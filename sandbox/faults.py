@@ -26,6 +26,7 @@ OPERATIONS: Final = (
     "refund",
     "refund_query",
     "dispute_query",
+    "mandate",
     "webhook",
     "*",
 )

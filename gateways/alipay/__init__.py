@@ -1,5 +1,7 @@
 """Alipay Open Platform, mainland China: gateway.do with RSA2 signatures in public-key mode."""
 
+import re
+
 from billing.errors import SettingError
 from gateways.alipay.adapter import AlipayGateway
 from gateways.alipay.requests import Account
@@ -11,6 +13,7 @@ from runtime.settings import Settings
 
 _PRIVATE_KEY = "EVERBILL_ALIPAY_APP_PRIVATE_KEY"
 _PUBLIC_KEY = "EVERBILL_ALIPAY_ALIPAY_PUBLIC_KEY"
+_SCENE = re.compile(r"[A-Z0-9_]{1,31}\|[A-Z0-9_]{1,32}", re.ASCII)
 
 
 def is_configured(settings: Settings) -> bool:
@@ -56,4 +59,14 @@ def _account(settings: Settings) -> Account:
         private_key=private_key,
         alipay_public_key=public_key,
         gateway_url=read_address(settings.alipay.gateway_url, "EVERBILL_ALIPAY_GATEWAY_URL"),
+        sign_scene=_sign_scene(settings),
     )
+
+
+def _sign_scene(settings: Settings) -> str:
+    scene = settings.alipay.sign_scene.strip()
+    if not _SCENE.fullmatch(scene):
+        raise SettingError(
+            "EVERBILL_ALIPAY_SIGN_SCENE: expected a scene such as INDUSTRY|DIGITAL_MEDIA"
+        )
+    return scene

@@ -1,23 +1,25 @@
 """Alipay behind the port: QR codes, cashier pages and app orders over gateway.do.
 
 Only `qr` places an order with Alipay; the other methods are signed instructions that the payer's
-browser or app carries there, so nothing exists at Alipay before the payer arrives.
+browser or app carries there, so nothing exists at Alipay before the payer arrives. A charge by
+agreement (`saved`) is in `gateways.alipay.charges`.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Final
+from collections.abc import Collection
 
 import httpx
 
-from billing.errors import AnswerUntrusted, GatewayThrottled, MethodNotSupported, OutcomeUnknown
+from billing.errors import AnswerUntrusted, MethodNotSupported, OutcomeUnknown
 from billing.payment import AppParams, GatewayName, NextAction, PaymentMethod, QrCode, Redirect
 from gateways.alipay import refunds
+from gateways.alipay.charges import charge
+from gateways.alipay.connection import Connection, failed
+from gateways.alipay.mandates import AlipayMandates
 from gateways.alipay.outcomes import (
     SUCCESS,
     TRADE_CLOSED,
     TRADE_STATUSES,
     failure_of,
-    meaning_of,
     was_paid,
 )
 from gateways.alipay.requests import (
@@ -26,13 +28,14 @@ from gateways.alipay.requests import (
     PRODUCTS,
     QUERY,
     Account,
+    check_number,
     encoded,
     order_parameters,
     read_beijing_text,
     read_yuan,
     request_parameters,
 )
-from gateways.alipay.signature import Node, read_answer
+from gateways.alipay.signature import Node
 from gateways.clock import Clock, utc_now
 from gateways.gateway import (
     AlreadyOrdered,
@@ -52,19 +55,18 @@ from gateways.gateway import (
     check_receipt,
 )
 from gateways.mandates import Mandates
-from gateways.meaning import Meaning, raise_unless_answered
-from gateways.transport import retry_after_seconds, send
-
-_FORM: Final = "application/x-www-form-urlencoded;charset=utf-8"
+from gateways.meaning import Meaning
 
 
 class AlipayGateway:
     """One application at Alipay. `notify_url` is where Alipay reports to, for every order."""
 
     name: GatewayName = GatewayName.ALIPAY
-    mandates: Mandates | None = None
+    mandates: Mandates | None
     capabilities: Capabilities = Capabilities(
-        methods=frozenset(PRODUCTS), currencies=frozenset({CURRENCY}), orders_expire=True
+        methods=frozenset(PRODUCTS) | {PaymentMethod.SAVED},
+        currencies=frozenset({CURRENCY}),
+        orders_expire=True,
     )
 
     def __init__(
@@ -75,12 +77,13 @@ class AlipayGateway:
         *,
         clock: Clock = utc_now,
     ) -> None:
-        self._client = client
+        self._connection = Connection(client, account, notify_url, clock)
         self._account = account
-        self._notify_url = notify_url
-        self._clock = clock
+        self.mandates = AlipayMandates(self._connection)
 
     async def open(self, order: Order) -> OpenOutcome:
+        if order.method is PaymentMethod.SAVED:
+            return await charge(self._connection, order)
         if order.method not in PRODUCTS:
             raise MethodNotSupported(f"Alipay does not offer {order.method.value}", param="method")
         if order.method is PaymentMethod.QR:
@@ -89,38 +92,38 @@ class AlipayGateway:
 
     async def query(self, order: Order, *, gateway_number: str | None = None) -> Observation:
         wanted = {"trade_no": gateway_number} if gateway_number else {"out_trade_no": order.number}
-        node = await self._call(QUERY, wanted)
+        node = await self._connection.call(QUERY, wanted)
         if node.text("code") == SUCCESS:
             return self._observation(order, node, gateway_number)
-        meaning, detail = _failed(QUERY, node)
+        meaning, detail = failed(QUERY, node)
         if meaning is Meaning.ABSENT:
             return Observation(ObservedState.ABSENT, node.text("sub_code") or "")
         raise OutcomeUnknown(detail)
 
     async def close(self, order: Order) -> None:
-        node = await self._call(CLOSE, {"out_trade_no": order.number})
+        node = await self._connection.call(CLOSE, {"out_trade_no": order.number})
         if node.text("code") != SUCCESS:
-            _failed(CLOSE, node)
+            failed(CLOSE, node)
 
     async def refund(self, order: RefundOrder) -> RefundObservation:
-        node = await self._call(
-            refunds.REFUND, refunds.refund_parameters(order), notify_url=self._notify_url
+        node = await self._connection.call(
+            refunds.REFUND, refunds.refund_parameters(order), is_reported=True
         )
         if node.text("code") == SUCCESS:
             return refunds.asked(order, node, self._account)
         refusal = refunds.refusal_of(order, node)
         if refusal is None:
-            _, detail = _failed(refunds.REFUND, node)
+            _, detail = failed(refunds.REFUND, node)
             raise OutcomeUnknown(detail)
         # A trade that gave back all it had is closed: the refund itself may be why.
         done = await self.query_refund(order)
         return refusal if done.state is RefundState.ABSENT else done
 
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
-        node = await self._call(refunds.REFUND_QUERY, refunds.query_parameters(order))
+        node = await self._connection.call(refunds.REFUND_QUERY, refunds.query_parameters(order))
         if node.text("code") == SUCCESS:
             return refunds.queried(order, node, self._account)
-        meaning, detail = _failed(refunds.REFUND_QUERY, node)
+        meaning, detail = failed(refunds.REFUND_QUERY, node)
         if meaning is Meaning.ABSENT:
             return RefundObservation(RefundState.ABSENT, node.text("sub_code") or "")
         raise OutcomeUnknown(detail)
@@ -133,11 +136,11 @@ class AlipayGateway:
             returned = seen.receipt.amount_minor
         found = []
         for number in hints:
-            node = await self._call(
+            node = await self._connection.call(
                 refunds.REFUND_QUERY, {"out_trade_no": order.number, "out_request_no": number}
             )
             if node.text("code") != SUCCESS:
-                meaning, detail = _failed(refunds.REFUND_QUERY, node)
+                meaning, detail = failed(refunds.REFUND_QUERY, node)
                 if meaning is not Meaning.ABSENT:
                     raise OutcomeUnknown(detail)
                 continue
@@ -151,18 +154,18 @@ class AlipayGateway:
         return []
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._connection.client.aclose()
 
     async def _precreate(self, order: Order) -> OpenOutcome:
         method = PRODUCTS[order.method][0]
-        node = await self._call(method, order_parameters(order), notify_url=self._notify_url)
+        node = await self._connection.call(method, order_parameters(order), is_reported=True)
         if node.text("code") == SUCCESS:
-            _check_number(order, node)
+            check_number(order, node)
             code_url = node.text("qr_code")
             if code_url is None:
                 raise OutcomeUnknown(f"Alipay answered {order.number} without a qr_code")
             return Opened(QrCode(code_url=code_url), reference=None)
-        meaning, detail = _failed(method, node)
+        meaning, detail = failed(method, node)
         if meaning is Meaning.ORDERED:
             return AlreadyOrdered()
         if meaning in (Meaning.DECLINED, Meaning.REFUSED):
@@ -176,8 +179,8 @@ class AlipayGateway:
                 self._account,
                 PRODUCTS[order.method][0],
                 order_parameters(order),
-                self._clock(),
-                notify_url=self._notify_url,
+                self._connection.clock(),
+                notify_url=self._connection.notify_url,
                 return_url=None if is_app else order.return_url,
             )
         )
@@ -185,32 +188,8 @@ class AlipayGateway:
             return AppParams(params={"order_string": text})
         return Redirect(url=f"{self._account.gateway_url}?{text}")
 
-    async def _call(
-        self, method: str, business: Mapping[str, object], *, notify_url: str | None = None
-    ) -> Node:
-        """The verified answer: common parameters travel in the query, the business in the body."""
-        parameters = request_parameters(
-            self._account, method, business, self._clock(), notify_url=notify_url
-        )
-        body = encoded({"biz_content": parameters.pop("biz_content")})
-        answer = await send(
-            self._client,
-            "POST",
-            f"{self._account.gateway_url}?{encoded(parameters)}",
-            headers={"Content-Type": _FORM},
-            content=body.encode(),
-        )
-        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            raise GatewayThrottled(
-                f"Alipay throttles {method}",
-                retry_after_seconds=retry_after_seconds(answer.headers),
-            )
-        if answer.status_code != httpx.codes.OK:
-            raise OutcomeUnknown(f"Alipay answered {method} with HTTP {answer.status_code}")
-        return read_answer(answer.body, method, self._account.alipay_public_key)
-
     def _observation(self, order: Order, node: Node, gateway_number: str | None) -> Observation:
-        _check_number(order, node)
+        check_number(order, node)
         reference = node.text("trade_no")
         if gateway_number is not None and reference != gateway_number:
             raise AnswerUntrusted(
@@ -254,23 +233,6 @@ class AlipayGateway:
                 amount_minor=amount_minor,
                 currency=node.text("trans_currency") or CURRENCY,
                 # The money is certain even where its instant is not told: then it is known now.
-                paid_at=paid_at or self._clock(),
+                paid_at=paid_at or self._connection.clock(),
             ),
         )
-
-
-def _check_number(order: Order, node: Node) -> None:
-    number = node.text("out_trade_no")
-    if number != order.number:
-        raise AnswerUntrusted(
-            "order_mismatch", f"asked about {order.number}, Alipay's answer is about {number}"
-        )
-
-
-def _failed(method: str, node: Node) -> tuple[Meaning, str]:
-    """What a failure means for the order, and its words; raises what is no answer at all."""
-    code, sub_code = node.text("code") or "", node.text("sub_code")
-    detail = f"Alipay answered {method} with code {code}, sub_code {sub_code}"
-    meaning = meaning_of(code, sub_code)
-    raise_unless_answered(meaning, detail)
-    return meaning, detail

@@ -1,7 +1,7 @@
 """Alipay's statuses and error codes, and what each means to us: the one table.
 
-Codes by which refunds and agreements fail are absent, since no call made here can end in one; a
-code not named here is unknown, so that it is asked about again and then parked.
+Codes by which refunds fail are in `gateways.alipay.refunds`; a code not named is unknown, so that
+it is asked about again and then parked.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,9 @@ from gateways.meaning import Meaning
 
 SUCCESS: Final = "10000"
 """The call succeeded; of money it says nothing."""
+
+WAITS: Final = "10003"
+"""A charge was accepted and is not decided."""
 
 BUSINESS_FAILURE: Final = "40004"
 
@@ -36,7 +39,17 @@ SUB_CODES: Final[Mapping[str, Meaning]] = {
         ("SYSTEM_RATE_LIMIT", "USER_RATE_LIMIT", "app-call-limited"),
         Meaning.THROTTLED,
     ),
-    "TRADE_NOT_EXIST": Meaning.ABSENT,
+    **dict.fromkeys(
+        (
+            "TRADE_NOT_EXIST",
+            "USER_AGREEMENT_NOT_EXIST",
+            "AGREEMENT_NOT_EXIST",
+            "AGREEMENT_NOT_EXSIT",
+            "AGREEMENT_HAS_UNSIGNED",
+            "USER_AGREEMENT_STATUS_NOT_NORMAL",
+        ),
+        Meaning.ABSENT,
+    ),
     "APPLY_PC_MERCHANT_CODE_ERROR": Meaning.INSTRUCTIONS_LOST,
     **dict.fromkeys(
         (
@@ -90,6 +103,62 @@ SUB_CODES: Final[Mapping[str, Meaning]] = {
     ),
 }
 
+_DECLINES: Final[Mapping[str, tuple[str, DeclineClass]]] = {
+    **dict.fromkeys(
+        (
+            "AGREEMENT_NOT_EXIST",
+            "AGREEMENT_NOT_EXSIT",
+            "AGREEMENT_INVALID",
+            "AGREEMENT_STATUS_NOT_NORMAL",
+            "AGREEMENT_ERROR",
+            "AGREEMENT_HAS_UNSIGNED",
+            "MERCHANT_AGREEMENT_NOT_EXIST",
+            "MERCHANT_AGREEMENT_INVALID",
+            "USER_AGREEMENT_NOT_EXIST",
+            "USER_AGREEMENT_STATUS_NOT_NORMAL",
+            "CYCLE_PAY_TOTAL_TIMES_EXCEED",
+        ),
+        ("mandate_ended", DeclineClass.HARD),
+    ),
+    **dict.fromkeys(
+        (
+            "CYCLE_PAY_DATE_NOT_MATCH",
+            "OVER_MAX_DEDUCT_COUNT",
+            "OVER_MAX_UNDER_WAY_DEDUCT_COUNT",
+            "OVER_DEDUCT_PERIOD",
+            "OVER_MERCHANT_DAILY_DEDUCT_AMOUNT",
+        ),
+        ("outside_window", DeclineClass.SOFT),
+    ),
+    **dict.fromkeys(
+        ("CYCLE_PAY_SINGLE_FEE_EXCEED", "CYCLE_PAY_TOTAL_FEE_EXCEED"),
+        ("above_cap", DeclineClass.NEEDS_CUSTOMER),
+    ),
+    **dict.fromkeys(
+        (
+            "NO_PAYMENT_INSTRUMENTS_AVAILABLE",
+            "ERROR_BALANCE_PAYMENT_DISABLE",
+            "PRODUCT_AMOUNT_LIMIT_ERROR",
+            "BUYER_BANKCARD_INVALID",
+        ),
+        ("payment_declined", DeclineClass.NEEDS_CUSTOMER),
+    ),
+    **dict.fromkeys(
+        ("BUYER_ENABLE_STATUS_FORBID", "BUYER_NOT_EXIST"),
+        ("payment_declined", DeclineClass.HARD),
+    ),
+}
+"""Codes by which a charge by agreement fails and what they come to; those that SUB_CODES calls
+declined and that are not here are soft, refused ones hard."""
+
+_WORDS: Final[Mapping[str, str]] = {
+    "mandate_ended": "The payer's agreement at Alipay is not in force any more.",
+    "outside_window": "Alipay does not take this charge now: its agreement has another day.",
+    "above_cap": "The charge is above what the payer's agreement at Alipay allows.",
+    "payment_declined": "Alipay declined the payer; they may pay in another way or later.",
+    "mandate_refused": "Alipay will not do that with this agreement.",
+}
+
 TRADE_CLOSED: Final = "TRADE_CLOSED"
 TRADE_STATUSES: Final[Mapping[str, ObservedState]] = {
     "WAIT_BUYER_PAY": ObservedState.PENDING,
@@ -106,10 +175,35 @@ def meaning_of(code: str, sub_code: str | None) -> Meaning:
     Its prefix varies (`ACQ.`, `aop.ACQ.`, the misspelt `AQC.`, none), so only what follows the
     last dot counts.
     """
-    by_sub_code = SUB_CODES.get((sub_code or "").rpartition(".")[2], Meaning.UNKNOWN)
+    by_sub_code = SUB_CODES.get(last_word(sub_code), Meaning.UNKNOWN)
     if code == BUSINESS_FAILURE:
         return by_sub_code
     return CODES.get(code, Meaning.UNKNOWN)
+
+
+def last_word(sub_code: str | None) -> str:
+    """The code without its prefix."""
+    return (sub_code or "").rpartition(".")[2]
+
+
+def is_decline(code: str) -> bool:
+    """Whether a charge by agreement that fails with this code (without prefix) is refused."""
+    return code in _DECLINES or SUB_CODES.get(code) in (Meaning.DECLINED, Meaning.REFUSED)
+
+
+def decline_of(code: str, *, at_charge: bool = True) -> Failure:
+    """Why an agreement was not charged, or, not `at_charge`, why its plan was not changed."""
+    if code in _DECLINES:
+        ours, advice = _DECLINES[code]
+        return Failure(code=ours, decline_code=code, advice=advice, message=_WORDS[ours])
+    if at_charge:
+        return failure_of(SUB_CODES.get(code, Meaning.REFUSED), code)
+    return Failure(
+        code="mandate_refused",
+        decline_code=code,
+        advice=DeclineClass.HARD,
+        message=_WORDS["mandate_refused"],
+    )
 
 
 def was_paid(fields: Mapping[str, object]) -> bool:

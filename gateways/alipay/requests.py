@@ -14,13 +14,15 @@ from urllib.parse import quote, urlencode
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
+from billing.errors import AnswerUntrusted
 from billing.money import format_minor
 from billing.payment import PaymentMethod
-from gateways.alipay.signature import signed
+from gateways.alipay.signature import Node, signed
 from gateways.clock import BEIJING
 from gateways.gateway import Order
 
 CURRENCY: Final = "CNY"
+DEFAULT_SIGN_SCENE: Final = "INDUSTRY|DIGITAL_MEDIA"
 
 PRECREATE: Final = "alipay.trade.precreate"
 QUERY: Final = "alipay.trade.query"
@@ -48,6 +50,20 @@ class Account:
     private_key: RSAPrivateKey
     alipay_public_key: RSAPublicKey
     gateway_url: str
+    sign_scene: str = DEFAULT_SIGN_SCENE
+
+
+def subject_of(order: Order) -> str:
+    return order.description.translate(_FORBIDDEN_IN_SUBJECT)
+
+
+def check_number(order: Order, node: Node) -> None:
+    """Raises AnswerUntrusted unless the answer is about the order."""
+    number = node.text("out_trade_no")
+    if number != order.number:
+        raise AnswerUntrusted(
+            "order_mismatch", f"asked about {order.number}, Alipay's answer is about {number}"
+        )
 
 
 def order_parameters(order: Order) -> dict[str, object]:
@@ -60,7 +76,7 @@ def order_parameters(order: Order) -> dict[str, object]:
     parameters: dict[str, object] = {
         "out_trade_no": order.number,
         "total_amount": format_minor(order.amount_minor, CURRENCY),
-        "subject": order.description.translate(_FORBIDDEN_IN_SUBJECT),
+        "subject": subject_of(order),
         "product_code": product_code,
         "time_expire": beijing_text(order.expires_at),
     }

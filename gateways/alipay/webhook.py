@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import parse_qsl
 
-from billing.identifiers import is_refund_id
+from billing.identifiers import is_refund_id, parse_mandate_number
 from billing.payment import GatewayName
 from gateways.alipay.requests import Account
 from gateways.alipay.signature import notification_text
@@ -25,6 +25,7 @@ _CHARSETS: Final[Mapping[str, str]] = {
     "gb18030": "gb18030",
 }
 _MAX_FIELDS: Final = 200
+_AGREEMENT_TYPES: Final = frozenset({"dut_user_sign", "dut_user_unsign"})
 
 
 class AlipayWebhookVerifier:
@@ -57,11 +58,21 @@ class AlipayWebhookVerifier:
             number=number,
             refund_number=refund if is_refund_id(refund) else None,
             foreign_refund=_foreign_refund(fields),
+            mandate_number=_own_mandate(fields) if notify_type in _AGREEMENT_TYPES else None,
+            mandate_reference=(
+                fields.get("agreement_no") if notify_type in _AGREEMENT_TYPES else None
+            ),
         )
 
     def refused(self, status_code: int, reason: str) -> Reply:
         """Alipay reads anything but `success` as a reason to send again; ours is its usual word."""
         return Reply(status_code, b"fail", "text/plain")
+
+
+def _own_mandate(fields: Mapping[str, str]) -> str | None:
+    """Our number of the agreement; the merchant may have others that are not ours."""
+    number = fields.get("external_agreement_no", "")
+    return number if parse_mandate_number(number) else None
 
 
 def _foreign_refund(fields: Mapping[str, str]) -> str | None:

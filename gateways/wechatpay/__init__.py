@@ -8,7 +8,7 @@ from gateways.keys import all_set, are_a_pair, load_private_key, load_public_key
 from gateways.transport import make_client
 from gateways.wechatpay.adapter import WechatpayGateway
 from gateways.wechatpay.failover import MAIN_HOST, Failover
-from gateways.wechatpay.requests import Account
+from gateways.wechatpay.requests import Account, Contracting
 from gateways.wechatpay.webhook import WechatpayWebhookVerifier
 from runtime.settings import Settings
 
@@ -17,10 +17,14 @@ _PRIVATE_KEY = f"{_PREFIX}MERCHANT_PRIVATE_KEY"
 _PUBLIC_KEY = f"{_PREFIX}PUBLIC_KEY"
 _PUBLIC_KEY_ID = f"{_PREFIX}PUBLIC_KEY_ID"
 _APIV3_KEY = f"{_PREFIX}APIV3_KEY"
+_API_V2_KEY = f"{_PREFIX}API_V2_KEY"
+_PLAN_ID = f"{_PREFIX}PLAN_ID"
+_LONGEST_PLAN_ID = 28
 
 
 def is_configured(settings: Settings) -> bool:
     """Whether WeChat Pay is switched on. Raises SettingError where only some keys are set."""
+    _contracting(settings)
     return all_set("WeChat Pay", _required(settings))
 
 
@@ -81,4 +85,27 @@ def _account(settings: Settings) -> Account:
         public_keys={key_id: public_key},
         apiv3_key=apiv3_key,
         api_base=read_address(settings.wechatpay.api_base, f"{_PREFIX}API_BASE"),
+        contracting=_contracting(settings),
     )
+
+
+def _contracting(settings: Settings) -> Contracting | None:
+    """What charges by contract take; None where they are not set up. Raises SettingError."""
+    keys = settings.wechatpay
+    key = (keys.api_v2_key.get_secret_value() if keys.api_v2_key else "").strip()
+    plan_id = (keys.plan_id or "").strip()
+    if not key and not plan_id:
+        return None
+    if not key or not plan_id:
+        raise SettingError(
+            f"{_PLAN_ID if key else _API_V2_KEY} is not set, but"
+            f" {_API_V2_KEY if key else _PLAN_ID} is: charges by contract take both; unset it to"
+            " do without them"
+        )
+    if len(key) != 32 or not (key.isascii() and key.isalnum()):
+        raise SettingError(
+            f"{_API_V2_KEY}: expected the 32 letters and digits set at the merchant platform"
+        )
+    if not (plan_id.isascii() and plan_id.isdecimal() and len(plan_id) <= _LONGEST_PLAN_ID):
+        raise SettingError(f"{_PLAN_ID}: expected the number of a plan, such as 12535")
+    return Contracting(key.encode(), plan_id)

@@ -1,15 +1,13 @@
-"""WeChat Pay APIv3 behind the port: the `native`, `jsapi`, `h5` and `app` orders of a merchant."""
+"""WeChat Pay behind the port: the `native`, `jsapi`, `h5` and `app` orders of a merchant by APIv3,
+and `saved` ones, charged by contract, in `gateways.wechatpay.deductions`."""
 
-import secrets
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from urllib.parse import quote
 
 import httpx
 
 from billing.errors import (
     AnswerUntrusted,
-    BalanceInsufficient,
     GatewayThrottled,
     MethodNotSupported,
     OutcomeUnknown,
@@ -42,16 +40,15 @@ from gateways.gateway import (
     check_receipt,
 )
 from gateways.mandates import Mandates
-from gateways.meaning import Meaning, raise_unless_answered
-from gateways.strict_json import read_object
-from gateways.transport import Answer, retry_after_seconds, send
+from gateways.meaning import Meaning
 from gateways.wechatpay import refunds
+from gateways.wechatpay.connection import Connection, Nonce, fresh_nonce
+from gateways.wechatpay.deductions import Deductions
+from gateways.wechatpay.mandates import WechatpayMandates
 from gateways.wechatpay.outcomes import (
-    BALANCE_CODE,
     REFUNDED,
     TRADE_STATES,
     failure_of,
-    meaning_of,
     refusal_of,
 )
 from gateways.wechatpay.requests import (
@@ -64,40 +61,13 @@ from gateways.wechatpay.requests import (
     order_path,
     query_path,
 )
-from gateways.wechatpay.signature import (
-    SIGNATURE_HEADER,
-    SignatureRefused,
-    app_parameters,
-    authorization,
-    check_signature,
-    jsapi_parameters,
-)
-
-Nonce = Callable[[], str]
-
-
-def fresh_nonce() -> str:
-    return secrets.token_hex(16)
-
-
-@dataclass(frozen=True)
-class _Told:
-    """A verified 2xx answer, or an error's meaning with the words for it."""
-
-    fields: Mapping[str, object]
-    meaning: Meaning | None = None
-    code: str = ""
-    detail: str = ""
+from gateways.wechatpay.signature import app_parameters, jsapi_parameters
 
 
 class WechatpayGateway:
     """One direct merchant at WeChat Pay. `notify_url` is where it reports to, for every order."""
 
     name: GatewayName = GatewayName.WECHATPAY
-    mandates: Mandates | None = None
-    capabilities: Capabilities = Capabilities(
-        methods=METHODS, currencies=frozenset({CURRENCY}), orders_expire=True
-    )
 
     def __init__(
         self,
@@ -108,18 +78,26 @@ class WechatpayGateway:
         clock: Clock = utc_now,
         nonce: Nonce = fresh_nonce,
     ) -> None:
-        self._client = client
+        self._connection = Connection(client, account, clock, nonce)
         self._account = account
         self._notify_url = notify_url
-        self._clock = clock
-        self._nonce = nonce
+        contracting = account.contracting
+        methods = METHODS if contracting is None else METHODS | {PaymentMethod.SAVED}
+        self.capabilities: Capabilities = Capabilities(
+            methods=methods, currencies=frozenset({CURRENCY}), orders_expire=True
+        )
+        self.mandates: Mandates | None = None
+        self._deductions: Deductions | None = None
+        if contracting is not None:
+            self.mandates = WechatpayMandates(self._connection, contracting, notify_url)
+            self._deductions = Deductions(self._connection, contracting, notify_url)
 
     async def open(self, order: Order) -> OpenOutcome:
+        if order.method is PaymentMethod.SAVED:
+            return await self._by_contract(order).open(order)
         if order.method not in METHODS:
-            raise MethodNotSupported(
-                f"WeChat Pay does not offer {order.method.value}", param="method"
-            )
-        told = await self._call(
+            raise _not_offered(order)
+        told = await self._connection.call(
             "POST", order_path(order), order_body(self._account, order, self._notify_url)
         )
         match told.meaning:
@@ -133,7 +111,9 @@ class WechatpayGateway:
                 raise OutcomeUnknown(told.detail)
 
     async def query(self, order: Order, *, gateway_number: str | None = None) -> Observation:
-        told = await self._call("GET", query_path(self._account, order, gateway_number))
+        if order.method is PaymentMethod.SAVED:
+            return await self._by_contract(order).query(order, gateway_number)
+        told = await self._connection.call("GET", query_path(self._account, order, gateway_number))
         if told.meaning is Meaning.ABSENT:
             return Observation(ObservedState.ABSENT, told.code)
         if told.meaning is not None:
@@ -141,15 +121,18 @@ class WechatpayGateway:
         return self._observation(order, told.fields, gateway_number)
 
     async def close(self, order: Order) -> None:
+        """See `Gateway.close`. What was asked of a contract cannot be taken back."""
+        if order.method is PaymentMethod.SAVED:
+            return
         path = close_path(order)
-        await self._call("POST", path, close_body(self._account), may_be_empty=True)
+        await self._connection.call("POST", path, close_body(self._account), may_be_empty=True)
 
     async def refund(self, order: RefundOrder) -> RefundObservation:
         """See `Gateway.refund`. Raises GatewayThrottled only of the query that follows: a refund
         limited for its rate may be in progress all the same."""
         body = refunds.refund_body(order, self._notify_url)
         try:
-            told = await self._call("POST", refunds.REFUNDS_PATH, body)
+            told = await self._connection.call("POST", refunds.REFUNDS_PATH, body)
         except GatewayThrottled as problem:
             known = await self.query_refund(order)
             if known.state is RefundState.ABSENT:
@@ -163,7 +146,7 @@ class WechatpayGateway:
         return refunds.refused(told.code) if known.state is RefundState.ABSENT else known
 
     async def query_refund(self, order: RefundOrder) -> RefundObservation:
-        told = await self._call("GET", refunds.refund_path(order))
+        told = await self._connection.call("GET", refunds.refund_path(order))
         if told.meaning is Meaning.ABSENT:
             return RefundObservation(RefundState.ABSENT, told.code)
         if told.meaning is not None:
@@ -175,7 +158,7 @@ class WechatpayGateway:
         seen = await self.query(order)
         found = []
         for number in hints:
-            told = await self._call("GET", refunds.path_of(number))
+            told = await self._connection.call("GET", refunds.path_of(number))
             if told.meaning is None:
                 found.append(refunds.foreign(order, number, told.fields))
             elif told.meaning is not Meaning.ABSENT:
@@ -187,70 +170,12 @@ class WechatpayGateway:
         return []
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._connection.client.aclose()
 
-    async def _call(
-        self, method: str, path: str, body: bytes = b"", *, may_be_empty: bool = False
-    ) -> _Told:
-        """Send a signed request; what comes back is verified before anything in it is believed.
-
-        `may_be_empty` where WeChat Pay answers with 204. Raises OutcomeUnknown, GatewayThrottled,
-        BalanceInsufficient, GatewayMisconfigured.
-        """
-        account = self._account
-        url = httpx.URL(account.api_base + path)
-        headers = {
-            "Accept": "application/json",
-            "Wechatpay-Serial": account.public_key_id,
-            "Authorization": authorization(
-                mchid=account.mchid,
-                serial=account.merchant_serial,
-                key=account.private_key,
-                method=method,
-                raw_path=url.raw_path,
-                body=body,
-                timestamp=int(self._clock().timestamp()),
-                nonce=self._nonce(),
-            ),
-        }
-        if body:
-            headers["Content-Type"] = "application/json"
-        answer = await send(self._client, method, str(url), headers=headers, content=body or None)
-        place = f"{method} {url.path}"
-        if not 200 <= answer.status_code < 300:
-            return self._error(answer, place)
-        if answer.status_code == httpx.codes.ACCEPTED:
-            raise OutcomeUnknown(f"WeChat Pay is still working on {place}; repeat it")
-        if answer.status_code == httpx.codes.NO_CONTENT and may_be_empty:
-            if SIGNATURE_HEADER in answer.headers:
-                self._check(answer, place)
-            return _Told({})
-        self._check(answer, place)
-        return _Told(_fields(answer, place))
-
-    def _check(self, answer: Answer, place: str) -> None:
-        try:
-            check_signature(answer.headers, answer.body, self._account.public_keys, self._clock())
-        except SignatureRefused as problem:
-            raise OutcomeUnknown(f"WeChat Pay's answer to {place}: {problem}") from None
-
-    def _error(self, answer: Answer, place: str) -> _Told:
-        """Errors may come unsigned; a signature that one does carry must be valid."""
-        if SIGNATURE_HEADER in answer.headers:
-            self._check(answer, place)
-        try:
-            code = read_object(answer.body.decode()).get("code")
-        except ValueError:
-            code = None
-        code = code if isinstance(code, str) else ""
-        detail = f"WeChat Pay answered {place} with HTTP {answer.status_code} {code}".rstrip()
-        if code == BALANCE_CODE:
-            raise BalanceInsufficient(detail)
-        meaning = meaning_of(answer.status_code, code)
-        raise_unless_answered(
-            meaning, detail, retry_after_seconds=retry_after_seconds(answer.headers)
-        )
-        return _Told({}, meaning, code, detail)
+    def _by_contract(self, order: Order) -> Deductions:
+        if self._deductions is None:
+            raise _not_offered(order)
+        return self._deductions
 
     def _instructions(self, order: Order, fields: Mapping[str, object]) -> NextAction:
         name = {
@@ -273,8 +198,8 @@ class WechatpayGateway:
                         appid=self._account.appid,
                         prepay_id=given,
                         key=self._account.private_key,
-                        timestamp=int(self._clock().timestamp()),
-                        nonce=self._nonce(),
+                        timestamp=int(self._connection.clock().timestamp()),
+                        nonce=self._connection.nonce(),
                     )
                 )
             case _:
@@ -284,8 +209,8 @@ class WechatpayGateway:
                         mchid=self._account.mchid,
                         prepay_id=given,
                         key=self._account.private_key,
-                        timestamp=int(self._clock().timestamp()),
-                        nonce=self._nonce(),
+                        timestamp=int(self._connection.clock().timestamp()),
+                        nonce=self._connection.nonce(),
                     )
                 )
 
@@ -339,13 +264,10 @@ class WechatpayGateway:
                 amount_minor=total,
                 currency=str(currency),
                 # The money is certain even where its instant is not told: then it is known now.
-                paid_at=read_rfc3339(fields.get("success_time")) or self._clock(),
+                paid_at=read_rfc3339(fields.get("success_time")) or self._connection.clock(),
             ),
         )
 
 
-def _fields(answer: Answer, place: str) -> Mapping[str, object]:
-    try:
-        return read_object(answer.body.decode())
-    except ValueError as problem:
-        raise OutcomeUnknown(f"WeChat Pay's answer to {place} cannot be read: {problem}") from None
+def _not_offered(order: Order) -> MethodNotSupported:
+    return MethodNotSupported(f"WeChat Pay does not offer {order.method.value}", param="method")

@@ -1,7 +1,7 @@
 """WeChat Pay's states and error codes, and what each means to us: the one table.
 
-Codes of bills and contracts are absent, since no call made here can end in one; a code not named
-here is unknown, so that it is asked about again and then parked.
+Codes of bills are absent, since no call made here can end in one; a code not named here is unknown,
+so that it is asked about again and then parked.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,13 @@ CODES: Final[Mapping[str, Meaning]] = {
         Meaning.ORDERED,
     ),
     **dict.fromkeys(
-        ("ORDER_NOT_EXIST", "ORDERNOTEXIST", "ORDER_NOT_EXISTS", "RESOURCE_NOT_EXISTS"),
+        (
+            "ORDER_NOT_EXIST",
+            "ORDERNOTEXIST",
+            "ORDER_NOT_EXISTS",
+            "RESOURCE_NOT_EXISTS",
+            "CONTRACT_NOT_EXIST",
+        ),
         Meaning.ABSENT,
     ),
     **dict.fromkeys(
@@ -48,6 +54,24 @@ CODES: Final[Mapping[str, Meaning]] = {
         Meaning.UNKNOWN,
     ),
 }
+
+CODES_V2: Final[Mapping[str, Meaning]] = {
+    **CODES,
+    **dict.fromkeys(("SYSTEMERROR", "BANKERROR"), Meaning.UNKNOWN),
+    **dict.fromkeys(("SIGNERROR", "NOAUTH", "MCHID_NOT_EXIST"), Meaning.MISCONFIGURED),
+    "ORDER_ACCEPTED": Meaning.ORDERED,
+    # Where there is a payer's contract, these speak of the payer.
+    **dict.fromkeys(
+        ("NOT_ENOUGH", "NOTENOUGH", "ACCOUNT_ERROR", "ACCOUNTERROR", "CONTRACTERROR", "RULELIMIT"),
+        Meaning.REFUSED,
+    ),
+}
+"""The codes of APIv2, which spells some of them in its own way."""
+
+_NO_BALANCE: Final = frozenset({"NOT_ENOUGH", "NOTENOUGH"})
+_NO_CONTRACT: Final = frozenset({"CONTRACT_NOT_EXIST", "CONTRACTERROR", "RESOURCE_NOT_EXISTS"})
+_NO_ACCOUNT: Final = frozenset({"ACCOUNT_ERROR", "ACCOUNTERROR", "USER_ACCOUNT_ABNORMAL"})
+_AGAINST_RULES: Final = frozenset({"RULE_LIMIT", "RULELIMIT"})
 
 BALANCE_CODE: Final = "NOT_ENOUGH"
 """The merchant's account does not cover a refund."""
@@ -65,6 +89,15 @@ TRADE_STATES: Final[Mapping[str, ObservedState]] = {
     "PAYERROR": ObservedState.DEAD,
 }
 
+DEDUCT_STATES: Final[Mapping[str, ObservedState]] = {
+    **TRADE_STATES,
+    # No payer is waited for: it is on its way.
+    "NOTPAY": ObservedState.PROCESSING,
+    "USERPAYING": ObservedState.PROCESSING,
+    "PAY_FAIL": ObservedState.DEAD,
+}
+"""Those of a charge by contract."""
+
 
 def meaning_of(status_code: int, code: str | None) -> Meaning:
     """What an error answer means, by its code; without one we know, by its HTTP status."""
@@ -76,6 +109,37 @@ def meaning_of(status_code: int, code: str | None) -> Meaning:
     if status_code == 401:
         return Meaning.MISCONFIGURED
     return Meaning.UNKNOWN
+
+
+def meaning_of_v2(code: str) -> Meaning:
+    return CODES_V2.get(code, Meaning.UNKNOWN)
+
+
+def decline_of(code: str) -> Failure:
+    """Why a contract was not charged, or will not be: `outside_window` where WeChat Pay's rules on
+    notices, days, hours and amounts forbid it, `mandate_ended` where there is no contract."""
+    if code in _AGAINST_RULES:
+        return Failure(
+            code="outside_window",
+            decline_code=code,
+            advice=DeclineClass.SOFT,
+            message="WeChat Pay's rules do not allow this charge now.",
+        )
+    if code in _NO_CONTRACT:
+        return Failure(
+            code="mandate_ended",
+            decline_code=code,
+            advice=DeclineClass.HARD,
+            message="The payer's contract at WeChat Pay is not in force any more.",
+        )
+    if code in CODES_V2 and code not in _NO_BALANCE | _NO_ACCOUNT:
+        return refusal_of(code)
+    return Failure(
+        code="payment_declined",
+        decline_code=code,
+        advice=DeclineClass.HARD if code in _NO_ACCOUNT else DeclineClass.SOFT,
+        message="WeChat Pay declined the payer; they may pay in another way or later.",
+    )
 
 
 def refusal_of(code: str) -> Failure:

@@ -22,11 +22,21 @@ METHODS: Final = frozenset(
 
 
 @dataclass(frozen=True)
+class Contracting:
+    """What charges without the payer take: the APIv2 key, and the plan (the template of contracts)
+    that WeChat Pay has approved for the merchant."""
+
+    key: bytes = field(repr=False)
+    plan_id: str
+
+
+@dataclass(frozen=True)
 class Account:
     """One direct merchant at WeChat Pay, in public-key mode.
 
     `merchant_serial` is that of the API certificate; `public_keys` maps each key id that may sign
-    what comes from WeChat Pay, and `public_key_id` is the one asked for.
+    what comes from WeChat Pay, and `public_key_id` is the one asked for. `contracting` is None
+    where no payer is charged by contract.
     """
 
     mchid: str
@@ -37,6 +47,7 @@ class Account:
     public_keys: Mapping[str, RSAPublicKey]
     apiv3_key: bytes = field(repr=False)
     api_base: str
+    contracting: Contracting | None = None
 
 
 def order_path(order: Order) -> str:
@@ -68,7 +79,7 @@ def order_body(account: Account, order: Order, notify_url: str) -> bytes:
             "payer_client_ip": order.payer.client_ip,
             "h5_info": {"type": "Wap"},
         }
-    return _serialized(body)
+    return serialized(body)
 
 
 def query_path(account: Account, order: Order, gateway_number: str | None) -> str:
@@ -86,8 +97,8 @@ def close_path(order: Order) -> str:
 
 
 def close_body(account: Account) -> bytes:
-    return _serialized({"mchid": account.mchid})
+    return serialized({"mchid": account.mchid})
 
 
-def _serialized(body: Mapping[str, object]) -> bytes:
+def serialized(body: Mapping[str, object]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,25 +1,29 @@
-"""Alipay's gateway.do in public-key mode, for direct payments; a `sandbox.core.Provider`."""
+"""Alipay's gateway.do in public-key mode, for direct payments and agreements; a
+`sandbox.core.Provider`."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from sandbox import rsa
+from sandbox.alipay.agreements import SIGN
 from sandbox.alipay.cashier import Cashier
 from sandbox.alipay.errors import CallRefused
 from sandbox.alipay.gateway import Gateway, parameters_of, refusal
 from sandbox.alipay.merchant import AlipayMerchant
 from sandbox.alipay.notifications import RETRY_DELAYS, signed_message
 from sandbox.alipay.payer import AlipayPayer, order_lines
+from sandbox.alipay.signing_page import PAGE_PATH, AgreementParty, page_routes
 from sandbox.alipay.terms import PAGE, WAP
 from sandbox.alipay.trades import NAME, Trades
-from sandbox.core import Keys, Merchant, OrderLine, Payer, Sandbox
+from sandbox.core import Agreements, Keys, Merchant, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
 from sandbox.numbers import digits
 
 __all__ = [
     "NAME",
+    "agreements",
     "make_keys",
     "merchant",
     "orders",
@@ -66,6 +70,8 @@ def routes(sandbox: Sandbox) -> APIRouter:
             parameters = await parameters_of(request)
         except CallRefused as problem:
             return refusal(problem)
+        if parameters.get("method") == SIGN:
+            return RedirectResponse(f"{PAGE_PATH}?{request.url.query}", 303)
         if parameters.get("method") in (PAGE, WAP):
             return cashier.enter(parameters)
         return await gateway.answer(parameters)
@@ -86,6 +92,7 @@ def routes(sandbox: Sandbox) -> APIRouter:
     async def scanned_button(request: Request, code: str) -> Response:
         return await cashier.act(request, trades.by_field(code=code))
 
+    router.include_router(page_routes(AgreementParty(sandbox)))
     return router
 
 
@@ -95,6 +102,10 @@ def payer(sandbox: Sandbox) -> Payer:
 
 def merchant(sandbox: Sandbox) -> Merchant:
     return AlipayMerchant(sandbox, Trades(sandbox))
+
+
+def agreements(sandbox: Sandbox) -> Agreements:
+    return AgreementParty(sandbox)
 
 
 def webhook_rules(sandbox: Sandbox) -> WebhookRules:

@@ -41,6 +41,13 @@ class TradeError(AlipayError):
         super().__init__("40004", f"ACQ.{sub_code}", sub_msg)
 
 
+class AgreementError(TradeError):
+    """A failure of the business of agreements, whose sub_codes have no `ACQ.`."""
+
+    def __init__(self, sub_code: str, sub_msg: str) -> None:
+        AlipayError.__init__(self, "40004", sub_code, sub_msg)
+
+
 def missing(name: str) -> CallRefused:
     return CallRefused("40001", f"isv.missing-{name.replace('_', '-')}", f"缺少参数 {name}")
 

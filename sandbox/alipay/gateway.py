@@ -7,13 +7,15 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandbox.alipay.agreements import Agreements
 from sandbox.alipay.calls import Call, beijing_text, read_call, read_parameters
 from sandbox.alipay.errors import AlipayError, CallRefused, TradeError, invalid
 from sandbox.alipay.notifications import fund_bills
 from sandbox.alipay.refunds import Refunds, refund_fields, refund_query_fields
 from sandbox.alipay.signing import answer_body
-from sandbox.alipay.terms import PRECREATE, read_number, yuan
+from sandbox.alipay.terms import PAY, PRECREATE, read_number, yuan
 from sandbox.alipay.trades import NAME, Trades, terms_of
+from sandbox.alipay.withholding import Withholding, pay_fields
 from sandbox.book import Document
 from sandbox.core import Sandbox
 from sandbox.faults import Fault, faulted
@@ -28,6 +30,10 @@ _OPERATIONS: Final = {
     "alipay.trade.cancel": "cancel",
     "alipay.trade.refund": "refund",
     "alipay.trade.fastpay.refund.query": "refund_query",
+    PAY: "open",
+    "alipay.user.agreement.query": "mandate",
+    "alipay.user.agreement.unsign": "mandate",
+    "alipay.user.agreement.executionplan.modify": "mandate",
 }
 
 _AMOUNTS: Final = (
@@ -46,6 +52,8 @@ class Gateway:
         self._sandbox = sandbox
         self._trades = trades
         self._refunds = Refunds(sandbox, trades)
+        self._agreements = Agreements(sandbox)
+        self._withholding = Withholding(sandbox, trades, self._agreements)
         self._methods: dict[str, Callable[[Call], Fields]] = {
             PRECREATE: self._precreate,
             "alipay.trade.query": self._query,
@@ -53,6 +61,10 @@ class Gateway:
             "alipay.trade.cancel": self._cancel,
             "alipay.trade.refund": self._refund,
             "alipay.trade.fastpay.refund.query": self._refund_query,
+            PAY: self._pay,
+            "alipay.user.agreement.query": self._agreements.query,
+            "alipay.user.agreement.unsign": self._agreements.unsign,
+            "alipay.user.agreement.executionplan.modify": self._agreements.modify,
         }
 
     async def answer(self, parameters: Mapping[str, str]) -> Response:
@@ -95,6 +107,9 @@ class Gateway:
         number = call.business.get("out_trade_no")
         if isinstance(number, str):
             return split_number(number)[0]
+        if _OPERATIONS[call.method] == "mandate":
+            agreement = self._agreements.named(call.business)
+            return agreement["reference"] if agreement else None
         trade_no = call.business.get("trade_no")
         order = self._trades.by_field(trade_no=trade_no) if isinstance(trade_no, str) else None
         return order["reference"] if order else None
@@ -105,6 +120,10 @@ class Gateway:
             "out_trade_no": order["number"],
             "qr_code": f"{self._sandbox.url}/alipay/qr/{order['code']}",
         }
+
+    def _pay(self, call: Call) -> Fields:
+        order, failure = self._withholding.pay(call)
+        return failure or pay_fields(order, query_fields(order, ["fund_bill_list"]))
 
     def _query(self, call: Call) -> Fields:
         order = self._traded(call)
@@ -207,6 +226,10 @@ def _alter(fields: Fields, fault: str) -> None:
     elif fault == "wrong_order" and fields.get("out_trade_no"):
         last = fields["out_trade_no"][-1]
         fields["out_trade_no"] = fields["out_trade_no"][:-1] + ("1" if last == "0" else "0")
+    elif fault == "wrong_order" and fields.get("external_agreement_no"):
+        fields["external_agreement_no"] = "pm00000000000000000000000000"
+    elif fault == "unknown_status" and "status" in fields:
+        fields["status"] = "PONDERING"
     elif fault == "unknown_status" and "trade_status" in fields:
         fields["trade_status"] = "TRADE_PONDERING"
     elif fault == "unknown_status" and "refund_status" in fields:

@@ -65,6 +65,34 @@ def paid_notification(
     return parameters
 
 
+def agreement_notification(
+    agreement: Document, notify_type: str, invalid_time: str, keys: Keys
+) -> dict[str, str]:
+    """The parameters of a dut_user_sign or dut_user_unsign without signature."""
+    parameters = {
+        "notify_type": notify_type,
+        "notify_id": f"{datetime.now(UTC):%Y%m%d}{secrets.token_hex(13)}",
+        "app_id": keys["app_id"],
+        "auth_app_id": keys["app_id"],
+        "charset": "utf-8",
+        "version": "1.0",
+        "agreement_no": agreement["agreement_no"],
+        "external_agreement_no": agreement["number"],
+        "alipay_user_id": agreement["user_id"],
+        "personal_product_code": agreement["personal_product_code"],
+        "sign_scene": agreement["sign_scene"],
+    }
+    if notify_type == "dut_user_unsign":
+        return parameters | {"status": "UNSIGN", "unsign_time": _time(agreement["ended_at"])}
+    signed = _time(agreement["signed_at"])
+    return parameters | {
+        "status": "NORMAL",
+        "sign_time": signed,
+        "valid_time": signed,
+        "invalid_time": invalid_time,
+    }
+
+
 def fund_bills(terms: Terms) -> list[dict[str, str]]:
     return [{"amount": yuan(terms.amount), "fundChannel": "ALIPAYACCOUNT"}]
 

@@ -5,10 +5,13 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from sandbox.alipay.agreements import Agreements
 from sandbox.alipay.calls import Call, read_call, read_parameters
 from sandbox.alipay.errors import AlipayError, TradeError
-from sandbox.alipay.terms import APP, PAGE, WAP
+from sandbox.alipay.signing_page import AgreementParty
+from sandbox.alipay.terms import APP, PAGE, PAY, WAP
 from sandbox.alipay.trades import NAME, WAITING, Trades, terms_of
+from sandbox.alipay.withholding import Withholding
 from sandbox.book import Document
 from sandbox.core import ControlRefused, OrderLine, Sandbox, Wanted
 
@@ -22,21 +25,34 @@ class AlipayPayer:
     def __init__(self, sandbox: Sandbox, trades: Trades) -> None:
         self._sandbox = sandbox
         self._trades = trades
+        self._party = AgreementParty(sandbox)
+        self._withholding = Withholding(sandbox, trades, Agreements(sandbox))
 
     async def pay(self, wanted: Wanted, **options: Any) -> dict[str, Any]:
-        return self._do(wanted, options, self._trades.pay)
+        """Signs where an agreement is to be signed."""
+        if self._party.is_asked(wanted):
+            _refuse_options(options)
+            return self._party.answer(wanted, consents=True)
+
+        def take(order: Document) -> None:
+            (self._withholding.settle if order["method"] == PAY else self._trades.pay)(order)
+
+        return self._do(wanted, options, take)
 
     async def decline(
         self, wanted: Wanted, decline_code: str | None = None, **options: Any
     ) -> dict[str, Any]:
-        """The trade is there afterwards and still waits: WAIT_BUYER_PAY."""
+        """The trade is there afterwards and still waits: WAIT_BUYER_PAY. An agreement is not
+        signed."""
+        if self._party.is_asked(wanted):
+            _refuse_options(options)
+            return self._party.answer(wanted, consents=False)
         return self._do(wanted, options, self._trades.begin) | {"decline_code": decline_code}
 
     def _do(
         self, wanted: Wanted, options: dict[str, Any], deed: Callable[[Document], None]
     ) -> dict[str, Any]:
-        if options:
-            raise ControlRefused(422, f"Alipay's payer has no option {', '.join(sorted(options))}")
+        _refuse_options(options)
         with self._sandbox.book.transaction():
             try:
                 order = self._open(wanted)
@@ -100,6 +116,11 @@ class AlipayPayer:
         if call.method not in methods:
             raise ControlRefused(422, f"{call.method} is not for this: {' and '.join(methods)} are")
         return call
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    if options:
+        raise ControlRefused(422, f"Alipay's payer has no option {', '.join(sorted(options))}")
 
 
 def order_lines(sandbox: Sandbox, trades: Trades, limit: int) -> list[OrderLine]:

@@ -15,12 +15,14 @@ PRECREATE: Final = "alipay.trade.precreate"
 PAGE: Final = "alipay.trade.page.pay"
 WAP: Final = "alipay.trade.wap.pay"
 APP: Final = "alipay.trade.app.pay"
+PAY: Final = "alipay.trade.pay"
 
 _PRODUCTS: Final = {
     PRECREATE: {"QR_CODE_OFFLINE", "FACE_TO_FACE_PAYMENT"},
     PAGE: {"FAST_INSTANT_TRADE_PAY"},
     WAP: {"QUICK_WAP_WAY"},
     APP: {"QUICK_MSECURITY_PAY"},
+    PAY: {"CYCLE_PAY_AUTH", "GENERAL_WITHHOLDING"},
 }
 _KNOWN: Final = frozenset(
     """out_trade_no total_amount subject product_code body timeout_express time_expire
@@ -33,6 +35,7 @@ _KNOWN_BY_METHOD: Final = {
     PAGE: _KNOWN | {"qr_pay_mode", "qrcode_width", "integration_type", "request_from_url"},
     WAP: _KNOWN | {"seller_id", "quit_url", "auth_token"},
     APP: _KNOWN | {"seller_id"},
+    PAY: _KNOWN | {"seller_id", "agreement_params"},
 }
 
 _NUMBER: Final = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)

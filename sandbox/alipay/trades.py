@@ -73,7 +73,7 @@ class Trades:
         terms = read_terms(PRECREATE, call.business)
         order = self.by_number(terms.number)
         if order is not None and (order["trade"] is not None or order["code"] is not None):
-            self._check_payable(order, terms)
+            self.check_payable(order, terms)
             raise TradeError("APPLY_PC_MERCHANT_CODE_ERROR", "此订单号已申请过二维码")
         now = self._sandbox.clock()
         if terms.is_over(now):
@@ -91,7 +91,7 @@ class Trades:
         now = self._sandbox.clock()
         known = self.by_number(terms.number)
         if known is not None and (known["trade"] is not None or known["code"] is not None):
-            self._check_payable(known, terms)
+            self.check_payable(known, terms)
         elif terms.is_over(now):
             raise TradeError("TRADE_HAS_CLOSE", "订单已超过付款截止时间")
         order = self._order(call, terms, now) | {"visit": secrets.token_hex(16)}
@@ -106,11 +106,15 @@ class Trades:
         now = self._sandbox.clock()
         terms = terms_of(order)
         if order["trade"] is not None:
-            self._check_payable(order, terms)
+            self.check_payable(order, terms)
             return
         if terms.is_over(now):
             raise TradeError("TRADE_HAS_CLOSE", "订单已超过付款截止时间")
-        if order["visit"] is None and now >= datetime.fromisoformat(order["code_until"]):
+        if (
+            order["code_until"]
+            and order["visit"] is None
+            and now >= datetime.fromisoformat(order["code_until"])
+        ):
             raise TradeError("TRADE_HAS_CLOSE", "二维码已过期")
         order["trade_no"] = (
             f"{now.astimezone(BEIJING):%Y%m%d}22001{digits(15)}"  # as long as Alipay's own
@@ -158,6 +162,14 @@ class Trades:
                 payload=paid_notification(order, terms_of(order), keys, refund),
             )
 
+    def withhold(self, call: Call, terms: Terms, agreement: Document) -> Document:
+        """A trade that is to be charged by agreement; it is unpaid so far."""
+        order = self._order(call, terms, self._sandbox.clock())
+        self.begin(order)
+        order["trade"]["buyer_id"] = agreement["user_id"]
+        self._book.put(ORDER, terms.number, order)
+        return order
+
     def close(self, order: Document) -> None:
         """End an unpaid trade; nobody is notified."""
         trade = order["trade"]
@@ -184,7 +196,7 @@ class Trades:
             "trade": None,
         }
 
-    def _check_payable(self, order: Document, terms: Terms) -> None:
+    def check_payable(self, order: Document, terms: Terms) -> None:
         """The number is in use: only the same terms may go on, and only while unpaid."""
         if terms.differs_from(terms_of(order)):
             raise TradeError("CONTEXT_INCONSISTENT", "交易信息被篡改：与该订单号首次请求不一致")

@@ -1,4 +1,5 @@
-"""WeChat Pay APIv3 for a direct merchant in public-key mode; a `sandbox.core.Provider`."""
+"""WeChat Pay for a direct merchant: APIv3 in public-key mode, and APIv2 for contracts; a
+`sandbox.core.Provider`."""
 
 import secrets
 import string
@@ -7,17 +8,21 @@ from typing import Any
 from fastapi import APIRouter
 
 from sandbox import rsa
-from sandbox.core import Keys, Merchant, OrderLine, Payer, Sandbox
+from sandbox.core import Agreements, Keys, Merchant, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
+from sandbox.wechatpay import xml
+from sandbox.wechatpay.contract_routes import contract_routes
 from sandbox.wechatpay.gateway import api_routes
 from sandbox.wechatpay.merchant import WechatMerchant
 from sandbox.wechatpay.notifications import RETRY_DELAYS, signed_message
 from sandbox.wechatpay.orders import Orders
 from sandbox.wechatpay.parameters import NAME
 from sandbox.wechatpay.payer import WechatPayer, h5_routes, order_lines
+from sandbox.wechatpay.signing_page import ContractParty, page_routes
 
 __all__ = [
     "NAME",
+    "agreements",
     "make_keys",
     "merchant",
     "orders",
@@ -53,6 +58,8 @@ def settings(keys: Keys, url: str) -> dict[str, str]:
         "EVERBILL_WECHATPAY_PUBLIC_KEY_ID": keys["public_key_id"],
         "EVERBILL_WECHATPAY_PUBLIC_KEY": keys["platform_public_key"],
         "EVERBILL_WECHATPAY_APIV3_KEY": keys["apiv3_key"],
+        "EVERBILL_WECHATPAY_API_V2_KEY": xml.apiv2_key(keys),
+        "EVERBILL_WECHATPAY_PLAN_ID": xml.plan_id(keys),
         "EVERBILL_WECHATPAY_API_BASE": url,
     }
 
@@ -60,7 +67,9 @@ def settings(keys: Keys, url: str) -> dict[str, str]:
 def routes(sandbox: Sandbox) -> APIRouter:
     orders = Orders(sandbox)
     router = APIRouter()
+    router.include_router(contract_routes(sandbox, orders))
     router.include_router(api_routes(sandbox, orders))
+    router.include_router(page_routes(ContractParty(sandbox)))
     router.include_router(h5_routes(sandbox, WechatPayer(sandbox, orders)))
     return router
 
@@ -71,6 +80,10 @@ def payer(sandbox: Sandbox) -> Payer:
 
 def merchant(sandbox: Sandbox) -> Merchant:
     return WechatMerchant(sandbox, Orders(sandbox))
+
+
+def agreements(sandbox: Sandbox) -> Agreements:
+    return ContractParty(sandbox)
 
 
 def webhook_rules(sandbox: Sandbox) -> WebhookRules:

@@ -21,12 +21,17 @@ NOTPAY: Final = "NOTPAY"
 SUCCESS: Final = "SUCCESS"
 CLOSED: Final = "CLOSED"
 REFUND: Final = "REFUND"
+ACCEPT: Final = "ACCEPT"
+PAY_FAIL: Final = "PAY_FAIL"
+"""The last two are of deductions by contract alone."""
 
 STATE_WORDS: Final = {
     NOTPAY: "订单未支付",
     SUCCESS: "支付成功",
     CLOSED: "订单已关闭",
     REFUND: "转入退款",
+    ACCEPT: "已接收，等待扣款",
+    PAY_FAIL: "支付失败",
 }
 
 _LIFE: Final = timedelta(days=7)

@@ -49,8 +49,7 @@ def check_order(trade_type: str, body: Mapping[str, Any], keys: Keys) -> None:
     for name, limit in _LENGTHS.items():
         if name in body:
             check_text(body, name, limit)
-    if not isinstance(body["out_trade_no"], str) or not _NUMBER.fullmatch(body["out_trade_no"]):
-        raise parameter_error("out_trade_no", "is 6 to 32 of 0-9 A-Z a-z _ - | *")
+    check_number(body["out_trade_no"])
     if not _URL.fullmatch(body["notify_url"]):
         raise parameter_error("notify_url", "is an address without a query")
     check_amount(body["amount"])
@@ -81,6 +80,11 @@ def read_expiry(body: Mapping[str, Any]) -> datetime | None:
     except ValueError:
         pass
     raise parameter_error("time_expire", "is RFC 3339 with seconds and an offset")
+
+
+def check_number(number: object) -> None:
+    if not isinstance(number, str) or not _NUMBER.fullmatch(number):
+        raise parameter_error("out_trade_no", "is 6 to 32 of 0-9 A-Z a-z _ - | *")
 
 
 def check_amount(amount: object) -> None:

@@ -17,6 +17,7 @@ from sandbox.wechatpay.orders import NOTPAY, SUCCESS, Orders
 from sandbox.wechatpay.parameters import APP, H5, JSAPI, NAME, NATIVE
 from sandbox.wechatpay.refunds import REFUND_STATUSES
 from sandbox.wechatpay.signing import app_message, jsapi_message
+from sandbox.wechatpay.signing_page import ContractParty, is_waiting
 
 H5_PATH = "/wechatpay/h5/checkmweb"
 
@@ -35,6 +36,7 @@ class WechatPayer:
     def __init__(self, sandbox: Sandbox, orders: Orders) -> None:
         self._sandbox = sandbox
         self._orders = orders
+        self._party = ContractParty(sandbox)
         self._keys = sandbox.keys[NAME]
 
     async def pay(self, wanted: Wanted, refunds: str = SUCCESS, **options: Any) -> dict[str, Any]:
@@ -42,17 +44,34 @@ class WechatPayer:
         closed, CLOSED where WeChat Pay gives them up."""
         if refunds not in REFUND_STATUSES:
             raise ControlRefused(422, f"refunds is one of {', '.join(REFUND_STATUSES)}")
+        if self._party.is_asked(wanted):
+            _refuse_options(options)
+            return self._party.answer(wanted, consents=True)
 
         def take(order: Document) -> None:
-            self._orders.pay(order, refunds)
+            if is_waiting(order):
+                self._party.settle(order, None)
+            else:
+                self._orders.pay(order, refunds)
 
         return self._do(wanted, options, take)
 
     async def decline(
         self, wanted: Wanted, decline_code: str | None = None, **options: Any
     ) -> dict[str, Any]:
-        """The order still waits afterwards: NOTPAY."""
-        return self._do(wanted, options, _check_open) | {"decline_code": decline_code}
+        """The order still waits afterwards: NOTPAY. A contract is not signed; a deduction that
+        waits has failed."""
+        if self._party.is_asked(wanted):
+            _refuse_options(options)
+            return self._party.answer(wanted, consents=False)
+
+        def fail(order: Document) -> None:
+            if is_waiting(order):
+                self._party.settle(order, decline_code or "NOTENOUGH")
+            else:
+                _check_open(order)
+
+        return self._do(wanted, options, fail) | {"decline_code": decline_code}
 
     def at_page(self, url: str) -> Document:
         """The order of an h5_url. Raises ControlRefused."""
@@ -65,9 +84,7 @@ class WechatPayer:
     def _do(
         self, wanted: Wanted, options: dict[str, Any], deed: Callable[[Document], None]
     ) -> dict[str, Any]:
-        if options:
-            names = ", ".join(sorted(options))
-            raise ControlRefused(422, f"WeChat Pay's payer has no option {names}")
+        _refuse_options(options)
         with self._sandbox.book.transaction():
             order = self._open(wanted)
             try:
@@ -213,13 +230,19 @@ def _order_line(sandbox: Sandbox, order: Document) -> OrderLine:
         attempt=order["attempt"],
         number=order["number"],
         status=order["state"],
-        is_open=order["state"] == NOTPAY,
+        is_open=order["state"] == NOTPAY or is_waiting(order),
         amount=order["request"]["amount"]["total"],
         currency="CNY",
         description=order["request"]["description"],
         created_at=datetime.fromisoformat(order["created_at"]),
         pages={"H5 page": page} if order["trade_type"] == H5 else {},
     )
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    if options:
+        names = ", ".join(sorted(options))
+        raise ControlRefused(422, f"WeChat Pay's payer has no option {names}")
 
 
 def _check_open(order: Document) -> None:

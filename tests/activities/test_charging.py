@@ -1,5 +1,6 @@
 """Payments charged to a saved method: asked for under one number, whatever dies or ends."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -260,3 +261,25 @@ async def test_what_the_gateway_has_accepted_outlives_its_expiry(
     )
     assert standing.payment.status is PaymentStatus.EXPIRED
     assert standing.open_attempts == (() if is_dead else (1,))
+
+
+async def test_several_tries_at_once_are_one_charge(desk: Desk) -> None:
+    """A worker that was thought dead may still be at it."""
+    desk.gateway.states[1] = ObservedState.PAID
+    desk.answers(AlreadyOrdered())
+    await asyncio.gather(*(desk.charge() for _ in range(5)))
+    assert (await desk.charge()).payment.status is PaymentStatus.SUCCEEDED
+    assert {placed.number for placed in desk.orders} == {desk.order.payment_id}
+    async with desk.database.single() as work:
+        (receipt,) = await work.receipts.of(desk.order.payment_id)
+    assert receipt.kept
+
+
+async def test_a_deletion_at_the_same_time_comes_before_or_after(desk: Desk) -> None:
+    """Whatever was asked for before the end is known to have been; nothing is asked for after."""
+    desk.gateway.states[1] = ObservedState.PAID
+    desk.answers(AlreadyOrdered())
+    standing, _ = await asyncio.gather(desk.charge(), desk.delete())
+    assert standing.payment.status is (
+        PaymentStatus.SUCCEEDED if desk.orders else PaymentStatus.FAILED
+    )

@@ -20,6 +20,7 @@ from tests.gateways.parties import (
     sign_by_hand,
     wechatpay_account,
 )
+from tests.gateways.wechatpay_v2 import message
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,29 @@ def wechatpay_notice(number: str | None, *, age_seconds: int = 0, owner: str = "
         }
     ).encode()
     moment = str(int(datetime.now(UTC).timestamp()) - age_seconds)
-    message = f"{moment}\n{nonce}\n".encode() + body + b"\n"
+    signed = f"{moment}\n{nonce}\n".encode() + body + b"\n"
     headers = {
         "Wechatpay-Timestamp": moment,
         "Wechatpay-Nonce": nonce,
         "Wechatpay-Serial": KEY_ID,
-        "Wechatpay-Signature": sign_by_hand(message, key_of(owner)),
+        "Wechatpay-Signature": sign_by_hand(signed, key_of(owner)),
         "Content-Type": "application/json",
     }
     return Notice("wechatpay", headers, body, (204, b""))
+
+
+def deduct_notice(number: str) -> Notice:
+    """WeChat Pay's message that a charge by contract was paid, in its older interface."""
+    account = wechatpay_account()
+    fields = {
+        "return_code": "SUCCESS",
+        "result_code": "SUCCESS",
+        "appid": account.appid,
+        "mch_id": account.mchid,
+        "nonce_str": secrets.token_hex(16),
+        "out_trade_no": number,
+        "total_fee": "2900",
+    }
+    accepted = b"<xml><return_code><![CDATA[SUCCESS]]></return_code></xml>"
+    headers = {"Content-Type": "text/xml"}
+    return Notice("wechatpay", headers, message(fields), (200, accepted))

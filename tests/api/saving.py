@@ -72,6 +72,7 @@ async def active(shop: Shop, told: Shop, **changes: Any) -> dict[str, Any]:
     method = await pending(shop, **changes)
     payers(shop, method["gateway"]).consent(method["id"])
     assert await report(told, mandate_number=mandate_number(method["id"])) == "delivered"
+    await shop.stack.context.client.get_workflow_handle(method["id"]).result()
     return await until_status(shop, method["id"], "active")
 
 

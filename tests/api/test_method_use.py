@@ -40,7 +40,6 @@ class TestReported:
     async def test_afterwards_by_the_gateways_own_number(self, shop: Shop, told: Shop) -> None:
         method = await active(shop, told)
         number = mandate_number(method["id"])
-        await shop.stack.context.client.get_workflow_handle(method["id"]).result()
         payers(shop).withdraw(method["id"])
         assert await report(told, mandate_reference=f"m_{number}") == "delivered"
         ended = await until_status(shop, method["id"], "ended")

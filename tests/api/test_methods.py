@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from api.orders import Offers
 from billing.identifiers import is_method_id, mandate_number
-from billing.payment import GatewayName
+from billing.payment import GatewayName, PaymentMethod
+from gateways.gateway import Capabilities
 from storage.keys import Scope
 from storage.method_tables import payment_methods
 from tests.api.conftest import Shop, Stack
@@ -117,14 +119,21 @@ class TestSave:
         problem = check_problem(await shop.post("/methods", wanted()), 400)
         assert problem["code"] == "idempotency_key_required"
 
-    async def test_where_the_gateway_saves_none(self, shop: Shop, stack: Stack) -> None:
-        offered = stack.context.offers
-        capabilities = {GatewayName.ALIPAY: stack.gateways[GatewayName.ALIPAY].capabilities}
-        limited = stack.having(offers=type(offered)(capabilities, lambda _: True))
+    @pytest.mark.parametrize(
+        ("methods", "code"),
+        [
+            (None, "gateway_not_configured"),
+            (frozenset({PaymentMethod.CARD}), "method_not_supported"),
+        ],
+    )
+    async def test_where_the_gateway_saves_none(
+        self, shop: Shop, stack: Stack, methods: frozenset[PaymentMethod] | None, code: str
+    ) -> None:
+        offered = {} if methods is None else {GatewayName.STRIPE: Capabilities(methods, None)}
+        limited = stack.having(offers=Offers(offered, lambda _: True))
         async with limited.caller(await stack.key(shop.name, Scope.WRITE)) as http:
-            here = Shop(shop.name, http, limited)
-            problem = check_problem(await asked(here), 422)
-        assert (problem["code"], problem["param"]) == ("gateway_not_configured", "gateway")
+            problem = check_problem(await asked(Shop(shop.name, http, limited)), 422)
+        assert (problem["code"], problem["param"]) == (code, "gateway")
 
     async def test_tells_the_terms(self, shop: Shop) -> None:
         day = (datetime.now(UTC) + timedelta(days=3)).date().isoformat()

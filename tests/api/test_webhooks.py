@@ -13,7 +13,13 @@ from api.deliveries import Deliveries
 from billing.messages import GatewayReport
 from storage.inbox import InboxEntry, InboxOutcome
 from tests.api.conftest import Shop, Stack
-from tests.api.notices import Notice, alipay_notice, stripe_notice, wechatpay_notice
+from tests.api.notices import (
+    Notice,
+    alipay_notice,
+    deduct_notice,
+    stripe_notice,
+    wechatpay_notice,
+)
 
 NOTICES: dict[str, Callable[..., Notice]] = {
     "stripe": stripe_notice,
@@ -59,6 +65,20 @@ async def test_a_genuine_webhook_settles_its_payment(shop: Shop, gateway: str) -
     page = (await shop.get("/events", after=await last_cursor(shop, 2))).json()
     assert page["data"][0]["type"] == "payment.succeeded"
     assert (await shop.get(f"/{payment['id']}")).json()["status"] == "succeeded"
+
+
+async def test_a_message_in_xml_is_answered_in_xml(shop: Shop) -> None:
+    before = await stored(shop.stack)
+    notice = deduct_notice(UNKNOWN)
+    for _ in range(2):
+        answer = await post(shop.stack, notice)
+        assert (answer.status_code, answer.content) == notice.accepted
+        assert answer.headers["content-type"].startswith("text/xml")
+    assert await stored(shop.stack) == before + 1
+    forged = await post(shop.stack, notice, notice.body.replace(b"2900", b"2901"))
+    assert forged.status_code == 400
+    assert is_refusal("wechatpay", forged)
+    assert await stored(shop.stack) == before + 1
 
 
 async def last_cursor(shop: Shop, count: int) -> str:

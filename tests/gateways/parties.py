@@ -16,6 +16,7 @@ from billing.payment import PaymentMethod
 from gateways.alipay.requests import Account as AlipayAccount
 from gateways.gateway import Order
 from gateways.wechatpay.requests import Account as WechatpayAccount
+from gateways.wechatpay.requests import Contracting
 
 NOW = datetime(2026, 11, 23, 4, 30, 15, tzinfo=UTC)
 """12:30:15 in Beijing."""
@@ -26,6 +27,7 @@ EXPIRES_AT = datetime(2026, 11, 23, 17, 0, 0, 750_000, tzinfo=UTC)
 NUMBER = "pay_01jd9q8x1zf6w8v7r3m2k4n5p6"
 NOTIFY_URL = "https://pay.example.com/api/v1/payment/webhook/some"
 APIV3_KEY = b"0123456789abcdef0123456789ABCDEF"
+APIV2_KEY = b"192006250b4c09247ec02edce69f6a2d"
 KEY_ID = "PUB_KEY_ID_0114232134912410000000000000"
 _SHA256_PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")
 
@@ -89,4 +91,5 @@ def wechatpay_account() -> WechatpayAccount:
         public_keys={KEY_ID: key_of("gateway").public_key()},
         apiv3_key=APIV3_KEY,
         api_base="http://127.0.0.1:9",
+        contracting=Contracting(APIV2_KEY, "12535"),
     )

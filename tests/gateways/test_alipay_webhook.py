@@ -197,3 +197,25 @@ def test_a_refund_is_named(told: dict[str, str], ours: str | None, foreign: str 
     seen = _verify(_body(**told))
     assert (seen.refund_number, seen.foreign_refund) == (ours, foreign)
     assert seen.number == _WANTED.number
+
+
+_AGREEMENT: dict[str, str | None] = {
+    "notify_type": "dut_user_sign",
+    "notify_id": "2027031000222123101000000000000001",
+    "app_id": "2021000000000001",
+    "charset": "utf-8",
+    "status": "NORMAL",
+    "agreement_no": "20270310000000000001",
+    "external_agreement_no": "pm01jd9q8x1zf6w8v7r3m2k4n5p6",
+    "sign_type": "RSA2",
+}
+
+
+@pytest.mark.parametrize("notify_type", ["dut_user_sign", "dut_user_unsign"])
+@pytest.mark.parametrize("number", [_AGREEMENT["external_agreement_no"], "another-shop's", None])
+def test_a_notification_of_an_agreement_names_it(notify_type: str, number: str | None) -> None:
+    changes = {"notify_type": notify_type, "external_agreement_no": number}
+    told = _verify(_form(_AGREEMENT | changes))
+    ours = number if number == _AGREEMENT["external_agreement_no"] else None
+    assert (told.event_type, told.number) == (notify_type, None)
+    assert (told.mandate_number, told.mandate_reference) == (ours, "20270310000000000001")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from billing.errors import SettingError
-from billing.payment import GatewayName
+from billing.payment import GatewayName, PaymentMethod
 from gateways import alipay, wechatpay
 from runtime.settings import Settings, load_settings
 from tests.gateways.parties import APIV3_KEY, KEY_ID, NOTIFY_URL, key_of
@@ -53,7 +53,7 @@ _BOTH = [(alipay, _ALIPAY, GatewayName.ALIPAY), (wechatpay, _WECHATPAY, GatewayN
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*_ALIPAY, *_WECHATPAY):
+    for name in (*_ALIPAY, *_WECHATPAY, *_CONTRACTING):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1/none")
 
@@ -130,6 +130,45 @@ def test_a_wrong_key_is_named_and_not_shown(
     assert value not in str(refused.value) or "cannot read" in words
     with pytest.raises(SettingError, match=words):
         package.build_verifier(found)
+
+
+_CONTRACTING = {
+    "EVERBILL_WECHATPAY_API_V2_KEY": "192006250b4c09247ec02edce69f6a2d",
+    "EVERBILL_WECHATPAY_PLAN_ID": "12535",
+}
+
+
+async def test_contracts_take_a_key_and_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _settings(monkeypatch, _WECHATPAY)
+    without = wechatpay.build_gateway(found, NOTIFY_URL)
+    assert without.mandates is None
+    both = wechatpay.build_gateway(_settings(monkeypatch, _CONTRACTING), NOTIFY_URL)
+    assert both.mandates is not None
+    assert both.capabilities.methods - without.capabilities.methods == {PaymentMethod.SAVED}
+    for gateway in (without, both):
+        await gateway.aclose()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"PLAN_ID": None}, "PLAN_ID is not set, but"),
+        ({"API_V2_KEY": " "}, "API_V2_KEY is not set, but"),
+        ({"API_V2_KEY": "not-thirty-two-characters"}, "API_V2_KEY: expected the 32"),
+        ({"API_V2_KEY": "ß" * 32}, "API_V2_KEY: expected the 32"),
+        ({"PLAN_ID": "gold"}, "PLAN_ID: expected the number"),
+        ({"PLAN_ID": "１"}, "PLAN_ID: expected the number"),
+    ],
+)
+def test_a_key_or_a_plan_alone_or_wrong_is_named(
+    changes: dict[str, str | None], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {f"EVERBILL_WECHATPAY_{name}": value for name, value in changes.items()}
+    values = {**_WECHATPAY, **_CONTRACTING, **named}
+    found = _settings(monkeypatch, {name: value for name, value in values.items() if value})
+    with pytest.raises(SettingError, match=f"^EVERBILL_WECHATPAY_{words}") as refused:
+        wechatpay.is_configured(found)
+    assert _CONTRACTING["EVERBILL_WECHATPAY_API_V2_KEY"] not in str(refused.value)
 
 
 @pytest.mark.parametrize(
