@@ -28,8 +28,10 @@ from activities.housekeeping import Housekeeping
 from activities.method import MethodActivities
 from activities.payment import PaymentActivities
 from activities.points import PointsActivities
+from activities.preparing import PreparingActivities
 from activities.refund import RefundActivities
 from activities.resumption import Resumption
+from activities.subscription import SubscriptionActivities
 from activities.switch import SwitchActivities
 from billing.catalog import load_catalog
 from billing.errors import CatalogError, SettingError
@@ -101,6 +103,8 @@ def build_workers(
     refunds = RefundActivities(database, gateways, clawback)
     points = PointsActivities(database)
     methods = MethodActivities(database, gateways)
+    subscriptions = SubscriptionActivities(database)
+    preparing = PreparingActivities(database, gateways)
     workers: list[Worker] = []
     if role in ("all", "core"):
         workers.append(
@@ -114,6 +118,10 @@ def build_workers(
                     refunds.reserve,
                     points.spend,
                     methods.make_default,
+                    subscriptions.open,
+                    subscriptions.read,
+                    subscriptions.write,
+                    subscriptions.give_back,
                 ],
                 workflow_runner=WORKFLOW_RUNNER,
                 interceptors=[ActivityInterceptor(), *interceptors],
@@ -141,6 +149,7 @@ def build_workers(
                     methods.open,
                     methods.settle,
                     methods.revoke,
+                    preparing.prepare,
                 ],
                 interceptors=[ActivityInterceptor(), *interceptors],
                 activity_task_poller_behavior=POLLERS,

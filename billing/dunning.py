@@ -103,7 +103,8 @@ class Debt(_Frozen):
     `ends_at` is the period's own end, at which dunning is over whatever the schedule says.
     `method_since` is when the customer last set `method_id`; tries before it count for nothing,
     and `None` for the method means that the customer is asked each time. `asked_at` is when the
-    customer was last asked to act, `access` what was last granted.
+    customer was last asked to act, `access` what was last granted. `not_before` is when its gateway
+    lets the next charge be made, where that keeps windows.
     """
 
     due_at: AwareDatetime
@@ -116,6 +117,7 @@ class Debt(_Frozen):
     reminded: Annotated[int, Field(ge=0)] = 0
     asked_at: AwareDatetime | None = None
     access: Access = Access.ACTIVE
+    not_before: AwareDatetime | None = None
 
 
 class DunningAction(StrEnum):
@@ -149,7 +151,7 @@ def next_step(schedule: DunningSchedule, debt: Debt) -> Step:
         return Step(kind=DunningAction.SETTLE, at=debt.tries[-1].at)
     end = _end(schedule, debt)
     steps = (
-        _retry(schedule, debt),
+        _allowed(debt, _retry(schedule, debt)),
         _ask(debt),
         _access(schedule, debt),
         _remind(schedule, debt),
@@ -191,7 +193,7 @@ def carried_out(schedule: DunningSchedule, debt: Debt, step: Step, at: datetime)
     all that were due by then."""
     if step.kind is DunningAction.RETRY and step.method_id is not None:
         tried = Try(at=at, method_id=step.method_id)
-        return debt.model_copy(update={"tries": (*debt.tries, tried)})
+        return debt.model_copy(update={"tries": (*debt.tries, tried), "not_before": None})
     if step.kind is DunningAction.REMIND:
         passed = sum(
             debt.due_at + timedelta(hours=hours) <= at for hours in schedule.remind_after_hours
@@ -248,6 +250,12 @@ def _retry(schedule: DunningSchedule, debt: Debt) -> Step | None:
     if next_at is None:
         return None
     return Step(kind=DunningAction.RETRY, at=next_at, method_id=debt.method_id)
+
+
+def _allowed(debt: Debt, retry: Step | None) -> Step | None:
+    if retry is None or debt.not_before is None or retry.at >= debt.not_before:
+        return retry
+    return retry.model_copy(update={"at": debt.not_before})
 
 
 def _after_soft(schedule: DunningSchedule, debt: Debt, tries: list[Try]) -> datetime | None:

@@ -210,6 +210,37 @@ def resume(subscription: Subscription, at: datetime, *, minimum: int = 1) -> Dec
     )
 
 
+def move_end(subscription: Subscription, until: datetime, at: datetime) -> Decision:
+    """The current period ends later, as a gift: the periods to come move with it, and what was
+    paid is for the whole of it. Raises SubscriptionEnded, SubscriptionNotChangeable and
+    InvalidRequest."""
+    at, until = whole_second(at), whole_second(until)
+    require_running(subscription, at, _S.ACTIVE, _S.TRIALING)
+    period, paid, pause = subscription.period, subscription.paid, subscription.pause
+    if until <= period.end:
+        raise InvalidRequest("a period's end is only ever moved later", param="until")
+    if pause and pause.ends_at and pause.ends_at <= until:
+        raise SubscriptionNotChangeable("it pauses before that: undo that first")
+    return free_step(
+        subscription,
+        StepKind.CHANGE,
+        at,
+        schedule=subscription.schedule.resumed(period, period.end, until),
+        period=Period(number=period.number, start=period.start, end=until),
+        paid=paid and PaidStretch(amount=paid.amount, start=paid.start, end=until),
+        pause=pause and Pause(starts_at=until, ends_at=pause.ends_at),
+    )
+
+
+def waive(subscription: Subscription, at: datetime) -> Subscription:
+    """The subscription once what it owes is forgiven: nothing was paid for the period, so that
+    nothing of it is credited or given back. Raises SubscriptionNotChangeable where it owes
+    nothing."""
+    running = paid_up(subscription, at)
+    stretch = running.paid and PaidStretch(amount=0, start=running.paid.start, end=running.paid.end)
+    return updated(running, at, paid=stretch, balance=subscription.balance)
+
+
 def at_period_end(subscription: Subscription, *, minimum: int = 1) -> Decision:
     """What happens by itself at the end of the current period: the next one is charged, or it
     pauses, or it ends. What is still owed then is no longer waited for.

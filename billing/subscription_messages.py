@@ -10,6 +10,7 @@ from billing.dunning import Debt, DunningSchedule
 from billing.messages import Message, RefundRequest
 from billing.payment import Failure, GatewayName, Payer, PaymentMethod, PaymentStatus
 from billing.plans import Plan
+from billing.rails import WechatNotice
 from billing.subscription import (
     Decision,
     StepKind,
@@ -33,11 +34,10 @@ class PaymentWay(Message):
 
 
 class SubscriptionTerms(Message):
-    """What a subscription is kept by, whatever the deployment says later. `minimum` (minor units)
-    is the least amount that is charged; `description` is what payers read."""
+    """What a subscription is kept by, whatever the deployment says later. `way` is how the customer
+    pays by hand, `minimum` (minor units) the least amount that is charged."""
 
     way: PaymentWay
-    description: str
     schedule: DunningSchedule = Field(default_factory=DunningSchedule)
     minimum: int = 1
 
@@ -62,13 +62,15 @@ class ChargeStatus(StrEnum):
 class Charge(Message):
     """One payment of a subscription: `decision` is what it pays for, and takes effect once it is
     paid. `number` counts the subscription's charges; `method_id` is the saved method that it is
-    charged to, None where the customer pays by hand."""
+    charged to, None where the customer pays by hand. `is_due` tells a period's own charge, without
+    which the period begins unpaid, from one that somebody commanded."""
 
     number: int
     payment_id: str
     kind: StepKind
     way: PaymentWay
     method_id: str | None = None
+    is_due: bool = False
     decision: Decision
     opened_at: datetime
     expires_at: datetime
@@ -86,6 +88,22 @@ class ChargeEnd(Message):
     failure: Failure | None = None
 
 
+class GivingBack(Message):
+    """What is still to be given back: `amount` (minor units) of what was paid for the subscription,
+    the newest payments first, or else the whole of one payment."""
+
+    amount: int | None = None
+    payment_id: str | None = None
+    reason: str
+
+
+class Announced(WechatNotice):
+    """What was last announced of a charge to come, to WeChat Pay or to the customer; `number` is
+    that of the period which it pays for."""
+
+    number: int
+
+
 class SubscriptionStanding(Message):
     """Where a subscription stands in the record. `version` counts its writes, `charges` its
     charges; `charge` is the one under way, and `charge_end` how its payment has ended."""
@@ -96,6 +114,15 @@ class SubscriptionStanding(Message):
     debt: Debt | None = None
     charge: Charge | None = None
     charge_end: ChargeEnd | None = None
+    announced: Announced | None = None
+    giving_back: GivingBack | None = None
+
+
+class SubscriptionAnswer(Message):
+    """What a command came to; `payment_id` is the payment that it waits for."""
+
+    subscription: Subscription
+    payment_id: str | None = None
 
 
 class OpenSubscription(Message):
@@ -111,11 +138,13 @@ class ReadSubscription(Message):
 class WriteSubscription(Message):
     """One step: the subscription as it is from now on, `version` being that before. `opened` is a
     charge that begins with it, `closed` how the one under way has ended. `next_at` is when
-    something happens by itself."""
+    something happens by itself. What is None is forgotten."""
 
     version: int
     subscription: Subscription
     debt: Debt | None = None
+    announced: Announced | None = None
+    giving_back: GivingBack | None = None
     event: str
     data: dict[str, Any] = Field(default_factory=dict)
     opened: Charge | None = None
@@ -124,18 +153,40 @@ class WriteSubscription(Message):
     now: datetime
 
 
-class GiveBack(Message):
-    """Find the payments that an amount (minor units) can be given back from, the newest first; or,
-    with `payment_id`, all that is left of that one."""
+class PrepareCharge(Message):
+    """Have a mandate ready for a charge of this amount (minor units) that is due at `due_at`, for
+    the period of that number."""
 
     subscription_id: str
-    amount: int | None = None
-    payment_id: str | None = None
-    reason: str
+    gateway: GatewayName
+    method_id: str
+    kind: StepKind
+    amount: int
+    currency: str
+    due_at: datetime
+    number: int
+    announced: Announced | None = None
     now: datetime
 
 
-class GivingBack(Message):
+class PreparedCharge(Message):
+    """When the mandate may be charged, or is to be prepared again where `is_ready` is False; None
+    where it cannot carry the charge at all."""
+
+    is_ready: bool
+    at: datetime | None = None
+    announced: Announced | None = None
+
+
+class FindReturns(Message):
+    """Find the payments from which that is given back."""
+
+    subscription_id: str
+    giving_back: GivingBack
+    now: datetime
+
+
+class FoundReturns(Message):
     """The refunds to be started; `covered` (minor units) is what they come to."""
 
     refunds: tuple[RefundRequest, ...] = ()
@@ -181,14 +232,30 @@ class PaySubscription(Message):
 
 
 class OperatorAction(StrEnum):
-    """RETRY charges what is owed now; WAIVE forgives it; END ends the subscription now."""
+    """RETRY charges what is owed now; WAIVE forgives it; MOVE lets the period end later; END ends
+    the subscription now."""
 
     RETRY = "retry"
     WAIVE = "waive"
+    MOVE = "move"
     END = "end"
 
 
 class OperateSubscription(Message):
+    """`until` is the period's new end, where it is moved."""
+
     action: OperatorAction
     reason: str
     operated_by: str
+    until: datetime | None = None
+
+
+SubscriptionCommand = (
+    CancelSubscription
+    | PauseSubscription
+    | ResumeSubscription
+    | ChangeSubscription
+    | ChangeMethod
+    | PaySubscription
+    | OperateSubscription
+)

@@ -9,6 +9,7 @@ from billing.method import MethodStatus
 from billing.money import Money
 from billing.payment import GatewayName, PaymentStatus
 from billing.refund import RefundStatus
+from billing.subscription import SubscriptionOrder, SubscriptionStatus
 
 CUSTOMER_ID: Final = SearchAttributeKey.for_keyword("CustomerId")
 BILLING_STATUS: Final = SearchAttributeKey.for_keyword("BillingStatus")
@@ -17,6 +18,7 @@ GATEWAY_REFERENCE: Final = SearchAttributeKey.for_keyword("GatewayReference")
 CURRENCY: Final = SearchAttributeKey.for_keyword("Currency")
 AMOUNT_MINOR: Final = SearchAttributeKey.for_int("AmountMinor")
 NEEDS_ATTENTION: Final = SearchAttributeKey.for_bool("NeedsAttention")
+NEXT_CHARGE_AT: Final = SearchAttributeKey.for_datetime("NextChargeAt")
 
 ALL: Final = (
     CUSTOMER_ID,
@@ -26,6 +28,7 @@ ALL: Final = (
     CURRENCY,
     AMOUNT_MINOR,
     NEEDS_ATTENTION,
+    NEXT_CHARGE_AT,
 )
 
 
@@ -77,6 +80,29 @@ def at_method_start(
             SearchAttributePair(NEEDS_ATTENTION, False),
         ]
     )
+
+
+def at_subscription_start(
+    order: SubscriptionOrder, status: SubscriptionStatus = SubscriptionStatus.INCOMPLETE
+) -> TypedSearchAttributes:
+    """What operators can search a subscription by."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(CUSTOMER_ID, order.user_id),
+            SearchAttributePair(BILLING_STATUS, status.value),
+            SearchAttributePair(GATEWAY, order.gateway.value),
+            SearchAttributePair(CURRENCY, order.plan.currency),
+            SearchAttributePair(AMOUNT_MINOR, order.plan.amount),
+            SearchAttributePair(NEEDS_ATTENTION, False),
+        ]
+    )
+
+
+def subscription_summary(order: SubscriptionOrder) -> str:
+    """Such as `PREMIUM monthly, 29.00 CNY by alipay`."""
+    plan = order.plan
+    money = Money(amount_minor=plan.amount, currency=plan.currency)
+    return f"{plan.tier.value} {plan.cycle.value}, {money} by {order.gateway.value}"
 
 
 def method_summary(gateway: GatewayName) -> str:

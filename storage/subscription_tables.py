@@ -28,7 +28,9 @@ from storage.tables import metadata
 _ENDED: Final = ", ".join(repr(status.value) for status in SubscriptionStatus if status.is_terminal)
 
 # Literal, and one text for index and query: with parameters a cached plan passes the index by.
-IS_SUBSCRIPTION_UNFINISHED: Final = text(f"(status NOT IN ({_ENDED}) OR has_open_charge)")
+IS_SUBSCRIPTION_UNFINISHED: Final = text(
+    f"(status NOT IN ({_ENDED}) OR has_open_charge OR giving_back IS NOT NULL)"
+)
 IS_CHARGE_OPEN: Final = text("status = 'open'")
 PAYS_FOR_A_PERIOD: Final = text("status = 'paid' AND kind <> 'change'")
 
@@ -47,6 +49,8 @@ subscriptions: Final = Table(
     Column("has_open_charge", Boolean, nullable=False, server_default=false()),
     Column("state", JSONB, nullable=False),
     Column("debt", JSONB),
+    Column("announced", JSONB),
+    Column("giving_back", JSONB),
     Column("start_document", LargeBinary, nullable=False),
     instant("next_at", nullable=True),
     instant("created_at"),

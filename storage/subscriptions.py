@@ -13,9 +13,11 @@ from billing.identifiers import is_subscription_id
 from billing.payment import Failure, PaymentStatus
 from billing.subscription import Subscription, SubscriptionStatus, sources_of
 from billing.subscription_messages import (
+    Announced,
     Charge,
     ChargeEnd,
     ChargeStatus,
+    GivingBack,
     SubscriptionStanding,
     SubscriptionStart,
     WriteSubscription,
@@ -131,7 +133,12 @@ class Subscriptions:
         """
         after, subscription_id = step.subscription, step.subscription.id
         is_charged = step.opened is not None
-        values = _state(after, step.debt) | {"version": step.version + 1, "next_at": step.next_at}
+        values = _state(after, step.debt) | {
+            "version": step.version + 1,
+            "next_at": step.next_at,
+            "announced": step.announced and step.announced.model_dump(mode="json"),
+            "giving_back": step.giving_back and step.giving_back.model_dump(mode="json"),
+        }
         if is_charged or step.closed is not None:
             values["has_open_charge"] = is_charged
         changed = await self._connection.execute(
@@ -178,6 +185,19 @@ class Subscriptions:
             .order_by(subscription_charges.c.number.desc())
         )
         return list(rows.scalars())
+
+    async def was_charged(self, subscription_id: str, method_id: str) -> bool:
+        """Whether a charge of it was paid by that saved method."""
+        rows = await self._connection.execute(
+            select(subscription_charges.c.payment_id)
+            .where(
+                subscription_charges.c.subscription_id == subscription_id,
+                subscription_charges.c.status == ChargeStatus.PAID.value,
+                subscription_charges.c.charge["method_id"].astext == method_id,
+            )
+            .limit(1)
+        )
+        return rows.first() is not None
 
     async def page(
         self, *, application: str, user_id: str, limit: int, cursor: str | None
@@ -226,7 +246,7 @@ class Subscriptions:
         return rows.first() is not None
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
-        """Ids, in order, of those that have not ended or have a charge under way."""
+        """Ids, in order, of those that have not ended, or have a charge or refund under way."""
         query = select(subscriptions.c.id).where(IS_SUBSCRIPTION_UNFINISHED)
         if after is not None:
             query = query.where(subscriptions.c.id > after)
@@ -270,6 +290,8 @@ class Subscriptions:
                 debt=row["debt"] and Debt.model_validate(row["debt"]),
                 charge=opened,
                 charge_end=end,
+                announced=row["announced"] and Announced.model_validate(row["announced"]),
+                giving_back=row["giving_back"] and GivingBack.model_validate(row["giving_back"]),
             ),
         )
 

@@ -5,6 +5,7 @@ from workflows.method import MethodAfterWorkflow, MethodSetupWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.refund import RefundAfterWorkflow, RefundWorkflow
 from workflows.spend import PointsSpendWorkflow
+from workflows.subscription import SubscriptionWorkflow
 
 WORKFLOWS = [
     PaymentWorkflow,
@@ -14,6 +15,7 @@ WORKFLOWS = [
     PointsSpendWorkflow,
     MethodSetupWorkflow,
     MethodAfterWorkflow,
+    SubscriptionWorkflow,
 ]
 
 __all__ = [
@@ -25,4 +27,5 @@ __all__ = [
     "PointsSpendWorkflow",
     "RefundAfterWorkflow",
     "RefundWorkflow",
+    "SubscriptionWorkflow",
 ]

@@ -90,6 +90,7 @@ class PaymentWorkflow(PaymentCalls):
                 await self._await_review()
             else:
                 await self._await_news()
+        await self._tell_subscription()
         await self._return_unapplied()
         while self._is_watched or self._has_aftermath:
             await self._watch()

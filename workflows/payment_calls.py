@@ -6,7 +6,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, FailureError
 
 from activities.discovery import DiscoveryActivities
 from activities.dispute import DisputeActivities
@@ -23,6 +23,7 @@ from billing.messages import (
     Standing,
 )
 from billing.payment import GatewayName, Payment, PaymentStatus
+from billing.subscription_messages import PAYMENT_ENDED, ChargeEnd
 from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from workflows import policies
@@ -185,6 +186,19 @@ class PaymentCalls:
                 **policies.RECORD_CALL,
             )
         )
+
+    async def _tell_subscription(self) -> None:
+        """The subscription that this pays for goes on; the word lost, it looks at the record."""
+        if self._order.subscription_id is None:
+            return
+        end = ChargeEnd(
+            payment_id=self._order.payment_id,
+            status=self._status,
+            failure=self._payment.failure,
+        )
+        subscription = workflow.get_external_workflow_handle(self._order.subscription_id)
+        with contextlib.suppress(FailureError):
+            await subscription.signal(PAYMENT_ENDED, end)
 
     async def _return_unapplied(self) -> None:
         if self._standing is not None:

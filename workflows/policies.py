@@ -129,3 +129,18 @@ METHOD_POLL_DELAYS: Final = (
 
 # A payer's page may refresh every two seconds for a day.
 COMMANDS_IN_A_RUN: Final = 200
+
+# Long enough for a payer whose bank wants to see them, short of the day between two tries.
+SUBSCRIPTION_CHARGE_LIFE: Final = timedelta(hours=23)
+
+# Alipay's and WeChat Pay's codes are for somebody who has just asked for one.
+SUBSCRIPTION_CODE_LIFE: Final = timedelta(hours=2)
+
+# A payment tells its subscription how it has ended; the record is looked at for the word lost.
+SUBSCRIPTION_CHARGE_CHECK: Final = timedelta(hours=1)
+
+# A mandate that cannot be made ready for so long is not waited for: the customer is asked.
+SUBSCRIPTION_PREPARATION: Final = timedelta(hours=1)
+
+# A history holds so many cycles of a subscription, about 30 events each.
+CYCLES_IN_A_RUN: Final = 12

@@ -13,6 +13,8 @@ CREATE TABLE subscriptions (
     has_open_charge BOOLEAN DEFAULT false NOT NULL,
     state JSONB NOT NULL,
     debt JSONB,
+    announced JSONB,
+    giving_back JSONB,
     start_document BYTEA NOT NULL,
     next_at timestamptz,
     created_at timestamptz NOT NULL,
@@ -26,7 +28,7 @@ CREATE TABLE subscriptions (
     CONSTRAINT subscriptions_version_check CHECK (version >= 1)
 );
 CREATE INDEX subscriptions_method_idx ON subscriptions (payment_method_id) WHERE payment_method_id IS NOT NULL AND status NOT IN ('canceled', 'expired');
-CREATE INDEX subscriptions_unfinished_idx ON subscriptions (id) WHERE (status NOT IN ('canceled', 'expired') OR has_open_charge);
+CREATE INDEX subscriptions_unfinished_idx ON subscriptions (id) WHERE (status NOT IN ('canceled', 'expired') OR has_open_charge OR giving_back IS NOT NULL);
 CREATE INDEX subscriptions_user_idx ON subscriptions (application, user_id, id);
 GRANT SELECT, INSERT, UPDATE ON subscriptions TO everbill_app;
 

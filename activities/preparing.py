@@ -1,0 +1,152 @@
+"""Has a mandate ready for a charge, within the windows that its gateway keeps (`billing.rails`)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from temporalio import activity
+
+from activities.asking import asking
+from activities.method import mandate_of
+from billing.errors import MethodNotFound
+from billing.method import MethodStatus
+from billing.payment import GatewayName
+from billing.rails import (
+    AlipayStanding,
+    WechatNotice,
+    WechatStanding,
+    alipay_moved_date,
+    is_by_day,
+    next_alipay_deduct,
+    next_by_day,
+    next_wechat_deduct,
+    wechat_window,
+)
+from billing.subscription import StepKind
+from billing.subscription_messages import Announced, PrepareCharge, PreparedCharge
+from gateways.gateway import Gateway
+from gateways.mandates import (
+    Mandate,
+    MandateObservation,
+    MandateRefused,
+    Mandates,
+    MandateState,
+)
+from storage.database import Database
+
+_OF_A_PERIOD: Final = frozenset(
+    {StepKind.SIGN_UP, StepKind.PAYMENT, StepKind.RENEWAL, StepKind.RESUMPTION}
+)
+_NOT_CARRIED: Final = PreparedCharge(is_ready=False)
+
+
+class PreparingActivities:
+    """`gateways` are the ones switched on."""
+
+    def __init__(self, database: Database, gateways: Mapping[GatewayName, Gateway]) -> None:
+        self._database = database
+        self._gateways = gateways
+
+    @activity.defn(name="subscription.prepare")
+    async def prepare(self, request: PrepareCharge) -> PreparedCharge:
+        """Announce the charge to WeChat Pay, or move Alipay's deduct date, where that is needed.
+
+        Repeating it announces or moves nothing twice within a window: what the gateway knows, and
+        what was announced, are looked at first. At the end of a mandate, or of what it carries,
+        the customer is to be asked.
+        """
+        async with self._database.single() as work:
+            record = await work.methods.find(request.method_id)
+            was_charged = await work.subscriptions.was_charged(
+                request.subscription_id, request.method_id
+            )
+        if record is None:
+            raise MethodNotFound(f"there is no payment method {request.method_id}")
+        gateway = self._gateways.get(request.gateway)
+        mandates = None if gateway is None else gateway.mandates
+        if mandates is None or record.method.status is not MethodStatus.ACTIVE:
+            return _NOT_CARRIED
+        mandate = mandate_of(record.mandate)
+        if request.gateway is GatewayName.STRIPE:
+            return PreparedCharge(is_ready=True, at=request.now)
+        with asking(request.gateway):
+            observed = await mandates.query(mandate)
+        if observed.state is not MandateState.ACTIVE:
+            return _NOT_CARRIED
+        most = observed.most_minor or record.method.most
+        if most is not None and request.amount > most:
+            return _NOT_CARRIED
+        if request.gateway is GatewayName.WECHATPAY:
+            return await self._by_contract(
+                request, mandates, mandate, observed, was_charged=was_charged
+            )
+        return await self._by_agreement(request, mandates, mandate, observed)
+
+    async def _by_contract(
+        self,
+        request: PrepareCharge,
+        mandates: Mandates,
+        mandate: Mandate,
+        observed: MandateObservation,
+        *,
+        was_charged: bool,
+    ) -> PreparedCharge:
+        if request.kind not in _OF_A_PERIOD or observed.signed_at is None:
+            return _NOT_CARRIED
+        standing = WechatStanding(
+            signed_at=observed.signed_at,
+            notice=_notice_of(request.announced, request.number),
+            deducted_since_signing=was_charged,
+        )
+        not_before = max(request.now, request.due_at)
+        at = next_wechat_deduct(standing, request.amount, not_before)
+        if at is not None:
+            return PreparedCharge(is_ready=at <= request.now, at=at, announced=request.announced)
+        if request.kind is StepKind.SIGN_UP:
+            return _NOT_CARRIED
+        if not is_by_day(request.now):
+            return PreparedCharge(is_ready=False, at=next_by_day(request.now))
+        try:
+            with asking(request.gateway):
+                await mandates.announce(mandate, request.amount, request.currency)
+        except MandateRefused:
+            return _NOT_CARRIED
+        announced = Announced(number=request.number, sent_at=request.now, amount=request.amount)
+        opens_at = wechat_window(announced).opens_at
+        return PreparedCharge(
+            is_ready=False, at=next_by_day(max(opens_at, request.due_at)), announced=announced
+        )
+
+    async def _by_agreement(
+        self,
+        request: PrepareCharge,
+        mandates: Mandates,
+        mandate: Mandate,
+        observed: MandateObservation,
+    ) -> PreparedCharge:
+        if mandate.rhythm_months is None or observed.charge_on is None:
+            return PreparedCharge(is_ready=request.now >= request.due_at, at=request.due_at)
+        if request.kind not in _OF_A_PERIOD:
+            return _NOT_CARRIED
+        not_before = max(request.now, request.due_at)
+        standing = AlipayStanding(
+            deduct_on=observed.charge_on, single_amount=observed.most_minor or request.amount
+        )
+        at = next_alipay_deduct(standing, request.amount, not_before)
+        if at is None:
+            moved = alipay_moved_date(standing, not_before)
+            if moved is None:
+                return _NOT_CARRIED
+            try:
+                with asking(request.gateway):
+                    await mandates.postpone(mandate, moved)
+            except MandateRefused:
+                return _NOT_CARRIED
+            standing = standing.model_copy(update={"deduct_on": moved})
+            at = next_alipay_deduct(standing, request.amount, not_before)
+        if at is None:
+            return _NOT_CARRIED
+        return PreparedCharge(is_ready=at <= request.now, at=at)
+
+
+def _notice_of(announced: Announced | None, number: int) -> WechatNotice | None:
+    return announced if announced is not None and announced.number == number else None

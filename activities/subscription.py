@@ -1,0 +1,128 @@
+"""What the workflow of a subscription has recorded: begin, read, write, give back.
+
+Every activity can be repeated at any point: rows are inserted once, each write names the version
+before it, and a refund has an id that follows from subscription and payment.
+"""
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from billing.errors import PaymentNotRefundable, RefundExceedsPayment, SubscriptionNotFound
+from billing.identifiers import subscription_refund_id
+from billing.messages import RefundRequest
+from billing.points import ClawbackPolicy
+from billing.refund import RefundCause, RefundStatus
+from billing.subscription_messages import (
+    FindReturns,
+    FoundReturns,
+    GivingBack,
+    OpenSubscription,
+    ReadSubscription,
+    SubscriptionStanding,
+    WriteSubscription,
+)
+from storage.database import Database, UnitOfWork
+from storage.refund_rows import RefundRecord, request_of
+from storage.subscriptions import SubscriptionRecord, WriterLost
+
+
+class SubscriptionActivities:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @activity.defn(name="subscription.open")
+    async def open(self, request: OpenSubscription) -> SubscriptionStanding:
+        """Write the row, unless it is there; where it stands."""
+        async with self._database.begin() as work:
+            await work.subscriptions.insert(request.start, request.subscription)
+            return (await _found(work, request.subscription.id)).standing
+
+    @activity.defn(name="subscription.read")
+    async def read(self, request: ReadSubscription) -> SubscriptionStanding:
+        """Where it stands, and how the payment of its charge has ended."""
+        async with self._database.single() as work:
+            return (await _found(work, request.subscription_id)).standing
+
+    @activity.defn(name="subscription.write")
+    async def write(self, request: WriteSubscription) -> SubscriptionStanding:
+        """Write one step. Raises ApplicationError, not to be repeated, where somebody else has
+        written: the process is to be resumed from the record."""
+        try:
+            async with self._database.begin() as work:
+                await work.subscriptions.write(request)
+                return (await _found(work, request.subscription.id)).standing
+        except WriterLost as lost:
+            raise ApplicationError(str(lost), type="writer_lost", non_retryable=True) from lost
+
+    @activity.defn(name="subscription.give_back")
+    async def give_back(self, request: FindReturns) -> FoundReturns:
+        """Reserve the refunds, each payment's once; those that are left to be started."""
+        async with self._database.begin() as work:
+            record = await _found(work, request.subscription_id)
+            wanted = request.giving_back
+            refunds: list[RefundRecord] = []
+            covered = 0
+            for payment_id in await _sources(work, request.subscription_id, wanted):
+                rest = None if wanted.amount is None else wanted.amount - covered
+                if rest == 0:
+                    break
+                refund = await _reserve(work, request, record, payment_id, rest)
+                if refund is not None and refund.refund.status is not RefundStatus.FAILED:
+                    refunds.append(refund)
+                    covered += refund.refund.amount
+        return FoundReturns(refunds=_to_start(refunds, record), covered=covered)
+
+
+async def _found(work: UnitOfWork, subscription_id: str) -> SubscriptionRecord:
+    """Raises SubscriptionNotFound."""
+    record = await work.subscriptions.find(subscription_id)
+    if record is None:
+        raise SubscriptionNotFound(f"there is no subscription {subscription_id}")
+    return record
+
+
+async def _sources(work: UnitOfWork, subscription_id: str, wanted: GivingBack) -> list[str]:
+    if wanted.payment_id is not None:
+        return [wanted.payment_id]
+    return await work.subscriptions.paid(subscription_id)
+
+
+async def _reserve(
+    work: UnitOfWork,
+    request: FindReturns,
+    record: SubscriptionRecord,
+    payment_id: str,
+    most: int | None,
+) -> RefundRecord | None:
+    """The refund of one payment, at most all that is left of it; None where nothing is."""
+    refund_id = subscription_refund_id(request.subscription_id, payment_id)
+    standing = await work.refunds.find(refund_id)
+    if standing is not None:
+        return standing
+    try:
+        left, _ = await work.refunds.preview(
+            payment_id,
+            record.start.application,
+            None,
+            now=request.now,
+            clawback=ClawbackPolicy.REFUSE,
+        )
+        return await work.refunds.reserve(
+            refund_id=refund_id,
+            payment_id=payment_id,
+            application=record.start.application,
+            attempt=None,
+            amount_minor=left if most is None else min(left, most),
+            cause=RefundCause.REQUESTED,
+            reason=request.giving_back.reason,
+            now=request.now,
+        )
+    except (PaymentNotRefundable, RefundExceedsPayment):
+        return None
+
+
+def _to_start(refunds: list[RefundRecord], record: SubscriptionRecord) -> tuple[RefundRequest, ...]:
+    user_id = record.standing.subscription.user_id
+    return tuple(
+        request_of(refund, user_id) for refund in refunds if not refund.refund.status.has_ended
+    )

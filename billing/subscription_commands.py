@@ -1,0 +1,238 @@
+"""What a command does to a subscription: pure, so that a preview answers what doing it would.
+
+While a charge is under way a subscription can only be ended: everything else is decided upon what
+that charge leaves.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from billing.changes import change, change_method
+from billing.decisions import require_alive, updated
+from billing.errors import (
+    InvalidRequest,
+    SubscriptionEnded,
+    SubscriptionNotChangeable,
+)
+from billing.lifecycle import cancel, move_end, pause, resume, waive
+from billing.moves import Move, charging, payment, renewal_of, retry
+from billing.payment import GatewayName
+from billing.subscription import Decision, StepKind, Subscription, SubscriptionStatus
+from billing.subscription_messages import (
+    CancelSubscription,
+    ChangeMethod,
+    ChangeSubscription,
+    GivingBack,
+    OperateSubscription,
+    OperatorAction,
+    PauseSubscription,
+    PaySubscription,
+    ResumeSubscription,
+    SubscriptionCommand,
+    SubscriptionStanding,
+    SubscriptionTerms,
+)
+
+_S: Final = SubscriptionStatus
+
+SUBSCRIPTION_REFUSALS: Final = (
+    SubscriptionEnded,
+    SubscriptionNotChangeable,
+    InvalidRequest,
+)
+
+
+def commanded(
+    standing: SubscriptionStanding,
+    terms: SubscriptionTerms,
+    command: SubscriptionCommand,
+    now: datetime,
+) -> tuple[Decision, Move]:
+    """What the command costs and changes, and how it is carried out.
+
+    Raises SubscriptionEnded, SubscriptionNotChangeable, SubscriptionNotResumable, InvalidRequest
+    and CurrencyNotSupported; nothing has changed then.
+    """
+    found = standing.subscription
+    require_alive(found)
+    match command:
+        case CancelSubscription():
+            return _cancel(standing, command, now)
+        case OperateSubscription(action=OperatorAction.END):
+            ending = CancelSubscription(at_period_end=False)
+            return _cancel(standing, ending, now, data=_audit(command))
+    if standing.charge is not None:
+        raise SubscriptionNotChangeable(
+            f"payment {standing.charge.payment_id} is under way: wait for its end, or cancel the"
+            " payment"
+        )
+    match command:
+        case PauseSubscription():
+            decision = pause(found, now, at_period_end=command.at_period_end, until=command.until)
+            name = "pause_scheduled" if command.at_period_end else "paused"
+            return _free(standing, decision, name)
+        case ResumeSubscription():
+            decision = resume(found, now, minimum=terms.minimum)
+            name = "undone" if decision.kind is StepKind.UNDO else "resumed"
+            return _costing(standing, terms, decision, name, now)
+        case ChangeSubscription():
+            decision = change(found, command.plan, now, command.when, minimum=terms.minimum)
+            return _changing(standing, terms, decision, command, now)
+        case ChangeMethod():
+            return _other_method(standing, command, now)
+        case PaySubscription():
+            return _pay(standing, terms, command, now)
+        case OperateSubscription():
+            return _operate(standing, terms, command, now)
+
+
+def _cancel(
+    standing: SubscriptionStanding,
+    command: CancelSubscription,
+    now: datetime,
+    data: dict[str, str] | None = None,
+) -> tuple[Decision, Move]:
+    found, charge = standing.subscription, standing.charge
+    if charge is not None and command.at_period_end:
+        raise SubscriptionNotChangeable(
+            f"payment {charge.payment_id} is under way: wait for its end, or cancel now"
+        )
+    decision = cancel(found, now, at_period_end=command.at_period_end, refund=command.refund)
+    back = None
+    if decision.refund:
+        back = GivingBack(amount=decision.refund, reason="the subscription was canceled")
+    name = "cancellation_scheduled" if command.at_period_end else "canceled"
+    move = Move(
+        event=f"subscription.{name}",
+        subscription=decision.after,
+        data=data or {},
+        giving_back=back,
+        is_abandoning=charge is not None,
+    )
+    return decision, move
+
+
+def _free(standing: SubscriptionStanding, decision: Decision, name: str) -> tuple[Decision, Move]:
+    return decision, Move(event=f"subscription.{name}", subscription=decision.after)
+
+
+def _costing(
+    standing: SubscriptionStanding,
+    terms: SubscriptionTerms,
+    decision: Decision,
+    name: str,
+    now: datetime,
+) -> tuple[Decision, Move]:
+    found = standing.subscription
+    is_later = decision.effective_at > now
+    if is_later or not decision.preview.total:
+        return _free(standing, decision, name)
+    return decision, charging(found, terms, decision, found.payment_method_id)
+
+
+def _changing(
+    standing: SubscriptionStanding,
+    terms: SubscriptionTerms,
+    decision: Decision,
+    command: ChangeSubscription,
+    now: datetime,
+) -> tuple[Decision, Move]:
+    found = standing.subscription
+    if decision.effective_at > now:
+        return _free(standing, decision, "change_scheduled")
+    if decision.kind is StepKind.UNDO:
+        return _free(standing, decision, "undone")
+    if not decision.preview.total:
+        return _free(standing, decision, "changed")
+    method_id = None if command.way else found.payment_method_id
+    return decision, charging(found, terms, decision, method_id, way=command.way)
+
+
+def _other_method(
+    standing: SubscriptionStanding, command: ChangeMethod, now: datetime
+) -> tuple[Decision, Move]:
+    found, debt = standing.subscription, standing.debt
+    decision = change_method(found, command.gateway, command.payment_method_id, now)
+    if debt is not None:
+        debt = debt.model_copy(
+            update={
+                "method_id": command.payment_method_id,
+                "method_since": now,
+                "not_before": None,
+            }
+        )
+    move = Move(event="subscription.method_changed", subscription=decision.after, debt=debt)
+    return decision, move
+
+
+def _pay(
+    standing: SubscriptionStanding,
+    terms: SubscriptionTerms,
+    command: PaySubscription,
+    now: datetime,
+) -> tuple[Decision, Move]:
+    found = standing.subscription
+    _require_gateway(found, command.way.gateway)
+    if found.status is _S.PAST_DUE:
+        decision = payment(found, now)
+        move = charging(found, terms, decision, None, way=command.way)
+        return decision, move.model_copy(update={"debt": standing.debt})
+    decision = _renewal_ahead(standing, terms)
+    return decision, charging(found, terms, decision, None, way=command.way)
+
+
+def _renewal_ahead(standing: SubscriptionStanding, terms: SubscriptionTerms) -> Decision:
+    """The renewal that a customer without a mandate was asked for, and pays before it is due."""
+    found = standing.subscription
+    is_asked = (
+        found.status in (_S.ACTIVE, _S.TRIALING)
+        and found.payment_method_id is None
+        and standing.announced is not None
+    )
+    decision = renewal_of(standing, terms) if is_asked else None
+    if decision is None:
+        raise SubscriptionNotChangeable("there is nothing to be paid")
+    return decision
+
+
+def _require_gateway(found: Subscription, gateway: GatewayName) -> None:
+    if gateway is not GatewayName.STRIPE and found.plan.currency != "CNY":
+        raise InvalidRequest(f"{gateway} takes CNY only", param="gateway")
+
+
+def _operate(
+    standing: SubscriptionStanding,
+    terms: SubscriptionTerms,
+    command: OperateSubscription,
+    now: datetime,
+) -> tuple[Decision, Move]:
+    found, data = standing.subscription, _audit(command)
+    if command.action is OperatorAction.MOVE:
+        if command.until is None:
+            raise InvalidRequest("say to when the period's end is moved", param="until")
+        decision = move_end(found, command.until, now)
+        move = Move(event="subscription.period_moved", subscription=decision.after, data=data)
+        return decision, move
+    if found.status is not _S.PAST_DUE or standing.debt is None:
+        raise SubscriptionNotChangeable("nothing is owed")
+    decision = payment(found, now)
+    if command.action is OperatorAction.WAIVE:
+        forgiven = waive(found, now)
+        free = decision.preview.model_copy(
+            update={"lines": (), "total": 0, "balance_after": forgiven.balance}
+        )
+        decision = decision.model_copy(update={"preview": free, "after": forgiven})
+        return decision, Move(event="subscription.waived", subscription=forgiven, data=data)
+    if found.payment_method_id is None:
+        raise SubscriptionNotChangeable("it has no saved method to be charged")
+    move = retry(standing, terms, found.payment_method_id, now)
+    return decision, move.model_copy(update={"data": data})
+
+
+def credited(found: Subscription, amount: int, now: datetime) -> Subscription:
+    """The subscription with what no payment could give back on its balance."""
+    return updated(found, now, balance=found.balance + amount)
+
+
+def _audit(command: OperateSubscription) -> dict[str, str]:
+    return {"reason": command.reason, "operated_by": command.operated_by}

@@ -1,0 +1,296 @@
+"""What a subscription's workflow asks of record and gateways, and what it knows by their answers."""
+
+import contextlib
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeUpdate, WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadyStartedError
+
+from activities.preparing import PreparingActivities
+from activities.subscription import SubscriptionActivities
+from billing.identifiers import charge_payment_id
+from billing.messages import PaymentOrder
+from billing.moves import Move, Wanted, ahead_due, start_of, when_due
+from billing.payment import PaymentMethod, PaymentType
+from billing.subscription import Subscription
+from billing.subscription_commands import credited
+from billing.subscription_messages import (
+    Announced,
+    Charge,
+    FindReturns,
+    OpenSubscription,
+    PrepareCharge,
+    PreparedCharge,
+    ReadSubscription,
+    SubscriptionStanding,
+    SubscriptionStart,
+    WriteSubscription,
+)
+from runtime import attributes
+from runtime.queues import CORE, gateway_queue
+from workflows import policies
+from workflows.payment import PaymentWorkflow
+from workflows.returns import start_returns
+
+_WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
+_LONG_LIVED: Final = frozenset({PaymentMethod.SAVED, PaymentMethod.CARD})
+
+
+class SubscriptionCalls:
+    """The subscription as it stands in the record, which this process alone writes."""
+
+    def __init__(self, start: SubscriptionStart) -> None:
+        self._start = start
+        self._terms = start.terms
+        self._known: SubscriptionStanding | None = None
+
+    async def _open(self) -> None:
+        self._take(
+            await workflow.execute_activity_method(
+                SubscriptionActivities.open,
+                OpenSubscription(
+                    start=self._start, subscription=start_of(self._start), now=workflow.now()
+                ),
+                task_queue=CORE,
+                **policies.RECORD_CALL,
+            )
+        )
+
+    async def _read(self) -> None:
+        self._take(
+            await workflow.execute_activity_method(
+                SubscriptionActivities.read,
+                ReadSubscription(subscription_id=self._start.order.id),
+                task_queue=CORE,
+                **policies.RECORD_CALL,
+            )
+        )
+
+    async def _apply(self, move: Move) -> None:
+        """Write the move, then set going what follows from it."""
+        before, now = self._standing, workflow.now()
+        charge = None
+        if move.charge is not None:
+            charge = self._charge_of(move.charge, before.charges + 1, now)
+        announced = None if move.closed else move.announced or before.announced
+        standing = before.model_copy(
+            update={
+                "subscription": move.subscription,
+                "debt": move.debt,
+                "announced": announced,
+                "charge": charge or (None if move.closed else before.charge),
+            }
+        )
+        data = dict(move.data)
+        if charge is not None:
+            preview = charge.decision.preview
+            data |= {
+                "payment_id": charge.payment_id,
+                "kind": charge.kind.value,
+                "amount": preview.total,
+            }
+        self._take(
+            await workflow.execute_activity_method(
+                SubscriptionActivities.write,
+                WriteSubscription(
+                    version=before.version,
+                    subscription=move.subscription,
+                    debt=move.debt,
+                    announced=announced,
+                    giving_back=move.giving_back,
+                    event=move.event,
+                    data=data,
+                    opened=charge,
+                    closed=move.closed,
+                    next_at=_next_at(standing, self._start),
+                    now=now,
+                ),
+                task_queue=CORE,
+                **policies.RECORD_CALL,
+            )
+        )
+        if move.is_abandoning:
+            await self._abandon_payment()
+        if charge is not None:
+            await self._start_payment()
+
+    async def _abandon_payment(self) -> None:
+        """Have the payment under way closed: nobody waits for it any more."""
+        charge = self._standing.charge
+        if charge is not None and self._standing.charge_end is None:
+            with contextlib.suppress(FailureError):
+                await workflow.get_external_workflow_handle(charge.payment_id).cancel()
+
+    async def _start_payment(self) -> None:
+        """Have the payment of the charge under way running, which outlives this process."""
+        charge = self._standing.charge
+        if charge is None or self._standing.charge_end is not None:
+            return
+        order = self._order_of(charge)
+        with contextlib.suppress(WorkflowAlreadyStartedError):
+            await workflow.start_child_workflow(
+                PaymentWorkflow.run,
+                order,
+                id=order.payment_id,
+                task_queue=CORE,
+                task_timeout=_WORKFLOW_TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+                search_attributes=attributes.at_start(order),
+                static_summary=attributes.summary(order),
+            )
+
+    async def _prepare(self, wanted: Wanted, method_id: str) -> PreparedCharge:
+        """When the mandate may be charged. One that gives no answer in time cannot carry it."""
+        decision, found = wanted.decision, self._subscription
+        try:
+            return await workflow.execute_activity_method(
+                PreparingActivities.prepare,
+                PrepareCharge(
+                    subscription_id=found.id,
+                    gateway=found.gateway,
+                    method_id=method_id,
+                    kind=wanted.kind,
+                    amount=decision.preview.total,
+                    currency=decision.preview.currency,
+                    due_at=decision.effective_at,
+                    number=decision.after.period.number,
+                    announced=self._standing.announced,
+                    now=workflow.now(),
+                ),
+                task_queue=gateway_queue(found.gateway),
+                schedule_to_close_timeout=policies.SUBSCRIPTION_PREPARATION,
+                **policies.GATEWAY_CALL,
+            )
+        except ActivityError:
+            return PreparedCharge(is_ready=False)
+
+    async def _announce(self, announced: Announced, amount: int) -> None:
+        """Keep what the gateway was told of a charge to come."""
+        await self._apply(
+            Move(
+                event="subscription.renewal_announced",
+                subscription=self._subscription,
+                debt=self._standing.debt,
+                data={"amount": amount},
+                announced=announced,
+            )
+        )
+
+    async def _give_back(self) -> None:
+        """Have money given back; what no payment covers is the customer's balance."""
+        wanted = self._standing.giving_back
+        assert wanted is not None, "nothing is to be given back"
+        now, found = workflow.now(), self._subscription
+        returns = await workflow.execute_activity_method(
+            SubscriptionActivities.give_back,
+            FindReturns(subscription_id=found.id, giving_back=wanted, now=now),
+            task_queue=CORE,
+            **policies.RECORD_CALL,
+        )
+        await start_returns(returns.refunds)
+        rest = 0 if wanted.amount is None else wanted.amount - returns.covered
+        await self._apply(
+            Move(
+                event="subscription.given_back",
+                subscription=credited(found, rest, now),
+                data={
+                    "refund_ids": [refund.refund_id for refund in returns.refunds],
+                    "refunded": returns.covered,
+                    "credited": rest,
+                },
+            )
+        )
+
+    def _charge_of(self, wanted: Wanted, number: int, now: datetime) -> Charge:
+        found = self._subscription
+        is_saved = wanted.method_id is not None
+        is_long = is_saved or wanted.way.method in _LONG_LIVED
+        life = policies.SUBSCRIPTION_CHARGE_LIFE if is_long else policies.SUBSCRIPTION_CODE_LIFE
+        return Charge(
+            number=number,
+            payment_id=charge_payment_id(found.id, number, int(now.timestamp() * 1000)),
+            kind=wanted.kind,
+            way=wanted.way,
+            method_id=wanted.method_id,
+            is_due=wanted.is_due,
+            decision=wanted.decision,
+            opened_at=now,
+            expires_at=now + life,
+        )
+
+    def _order_of(self, charge: Charge) -> PaymentOrder:
+        found, plan = self._subscription, charge.decision.after.plan
+        is_saved = charge.method_id is not None
+        return PaymentOrder(
+            payment_id=charge.payment_id,
+            type=PaymentType.SUBSCRIPTION,
+            application=self._start.application,
+            user_id=found.user_id,
+            amount_minor=charge.decision.preview.total,
+            currency=charge.decision.preview.currency,
+            gateway=found.gateway if is_saved else charge.way.gateway,
+            method=PaymentMethod.SAVED if is_saved else charge.way.method,
+            description=f"{plan.tier.value} membership, {plan.cycle.value}",
+            payment_method_id=charge.method_id,
+            return_url=None if is_saved else charge.way.return_url,
+            payer=None if is_saved else charge.way.payer,
+            created_at=charge.opened_at,
+            expires_at=charge.expires_at,
+            subscription_id=found.id,
+        )
+
+    def _take(self, standing: SubscriptionStanding) -> None:
+        """Follow the record, and show operators where it stands."""
+        found, before = standing.subscription, self._known
+        changes: list[SearchAttributeUpdate[Any]] = []
+        if before is None or before.subscription.status is not found.status:
+            changes.append(attributes.BILLING_STATUS.value_set(found.status.value))
+        if before is not None and before.subscription.gateway is not found.gateway:
+            changes.append(attributes.GATEWAY.value_set(found.gateway.value))
+        if before is not None and before.subscription.plan != found.plan:
+            changes.append(attributes.AMOUNT_MINOR.value_set(found.plan.amount))
+        due = when_due(standing, self._terms)
+        if due is not None:
+            changes.append(attributes.NEXT_CHARGE_AT.value_set(due))
+        elif before is not None and when_due(before, self._terms) is not None:
+            changes.append(attributes.NEXT_CHARGE_AT.value_unset())
+        if changes:
+            workflow.upsert_search_attributes(changes)
+        self._known = standing
+        workflow.set_current_details(_details(standing, due))
+
+    @property
+    def _standing(self) -> SubscriptionStanding:
+        assert self._known is not None, "asked for before the record answered"
+        return self._known
+
+    @property
+    def _subscription(self) -> Subscription:
+        return self._standing.subscription
+
+
+def _next_at(standing: SubscriptionStanding, start: SubscriptionStart) -> datetime | None:
+    due, ahead = when_due(standing, start.terms), ahead_due(standing, start.terms)
+    return min((at for at in (due, ahead) if at is not None), default=None)
+
+
+def _details(standing: SubscriptionStanding, due: datetime | None) -> str:
+    found, charge, debt = standing.subscription, standing.charge, standing.debt
+    parts = [
+        found.status.value,
+        f"{found.plan.tier.value} {found.plan.cycle.value}",
+        f"period {found.period.number} until {found.period.end:%Y-%m-%d %H:%M} UTC",
+    ]
+    if due is not None:
+        parts.append(f"next {due:%Y-%m-%d %H:%M} UTC")
+    if charge is not None:
+        parts.append(f"waits for {charge.payment_id}")
+    if debt is not None:
+        parts.append(f"{len(debt.tries)} tries")
+    if found.failure is not None:
+        parts.append(found.failure.decline_code or found.failure.code)
+    return ", ".join(parts)
