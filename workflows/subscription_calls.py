@@ -1,4 +1,4 @@
-"""What a subscription's workflow asks of record and gateways, and what it knows by their answers."""
+"""What a subscription's workflow asks of record and gateways, and what it knows by the answers."""
 
 import contextlib
 from datetime import datetime, timedelta
