@@ -18,6 +18,8 @@ STATEMENTS = {
 }
 STATS = ("stats_changes", "stats_money", "stats_payments", "stats_declines")
 ALLOWED = {
+    "gateway_customers": {"SELECT", "INSERT"},
+    "payment_methods": {"SELECT", "INSERT", "UPDATE"},
     "payments": {"SELECT", "INSERT", "UPDATE"},
     "refunds": {"SELECT", "INSERT", "UPDATE"},
     "disputes": {"SELECT", "INSERT", "UPDATE"},
