@@ -254,10 +254,9 @@ class SubscriptionCalls:
         if before is not None and before.subscription.plan != found.plan:
             changes.append(attributes.AMOUNT_MINOR.value_set(found.plan.amount))
         due = when_due(standing, self._terms)
-        if due is not None:
+        # It is never unset: the client cannot read a date that is there and empty.
+        if due is not None and (before is None or when_due(before, self._terms) != due):
             changes.append(attributes.NEXT_CHARGE_AT.value_set(due))
-        elif before is not None and when_due(before, self._terms) is not None:
-            changes.append(attributes.NEXT_CHARGE_AT.value_unset())
         if changes:
             workflow.upsert_search_attributes(changes)
         self._known = standing

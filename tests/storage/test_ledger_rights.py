@@ -20,6 +20,8 @@ STATS = ("stats_changes", "stats_money", "stats_payments", "stats_declines")
 ALLOWED = {
     "gateway_customers": {"SELECT", "INSERT"},
     "payment_methods": {"SELECT", "INSERT", "UPDATE"},
+    "subscriptions": {"SELECT", "INSERT", "UPDATE"},
+    "subscription_charges": {"SELECT", "INSERT", "UPDATE"},
     "payments": {"SELECT", "INSERT", "UPDATE"},
     "refunds": {"SELECT", "INSERT", "UPDATE"},
     "disputes": {"SELECT", "INSERT", "UPDATE"},
