@@ -12,7 +12,13 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.delivery import Delivery
-from billing.errors import MethodNotFound, NothingToReturn, PaymentNotFound, RefundNotFound
+from billing.errors import (
+    MethodNotFound,
+    NothingToReturn,
+    PaymentNotFound,
+    RefundNotFound,
+    SubscriptionNotFound,
+)
 from billing.identifiers import return_id
 from billing.messages import (
     PAYMENT_WORKFLOW,
@@ -24,6 +30,7 @@ from billing.messages import (
 from billing.method import MethodStatus
 from billing.method_messages import METHOD_WORKFLOW
 from billing.refund import LONGEST_REASON, Refund, RefundCause, RefundStatus
+from billing.subscription_messages import SUBSCRIPTION_WORKFLOW
 from runtime import attributes
 from runtime.queues import CORE
 from storage.database import Database, UnitOfWork
@@ -84,6 +91,9 @@ class Resumption:
             await self._sweep(lambda work: work.payments.unfinished, self.resume)
             + await self._sweep(lambda work: work.refunds.unfinished, self.resume_refund)
             + await self._sweep(lambda work: work.methods.unfinished, self.resume_method)
+            + await self._sweep(
+                lambda work: work.subscriptions.unfinished, self.resume_subscription
+            )
         )
 
     async def _sweep(
@@ -163,6 +173,36 @@ class Resumption:
         except WorkflowAlreadyStartedError:
             return False
         log.info("method_resumed", method_id=method_id)
+        return True
+
+    async def resume_subscription(self, subscription_id: str) -> bool:
+        """As `resume`, for a subscription, whose record has all that its process knew. Raises
+        SubscriptionNotFound."""
+        async with self._database.single() as work:
+            record = await work.subscriptions.find(subscription_id)
+        if record is None:
+            raise SubscriptionNotFound(f"there is no subscription {subscription_id}")
+        if record.standing.is_over or await self._is_running(subscription_id):
+            return False
+        order = record.start.order
+        try:
+            await self._client.start_workflow(
+                SUBSCRIPTION_WORKFLOW,
+                record.start.model_copy(update={"resumed": True}),
+                id=subscription_id,
+                task_queue=CORE,
+                task_timeout=_WORKFLOW_TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                search_attributes=attributes.at_subscription_start(
+                    order, record.standing.subscription.status
+                ),
+                static_summary=attributes.subscription_summary(order),
+                rpc_timeout=_RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return False
+        log.info("subscription_resumed", subscription_id=subscription_id)
         return True
 
     async def give_back(self, payment_id: str, decision: ReviewDecision) -> list[str]:

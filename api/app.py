@@ -25,6 +25,7 @@ from api import (
     problems,
     refunds,
     stats,
+    subscriptions,
     tokens,
     webhooks,
 )
@@ -135,8 +136,8 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     base = APIRouter(prefix=BASE)
     for module in (
-        payments, refunds, points, methods, customers, history, events, stats, pricing, tokens,
-        webhooks,
+        payments, refunds, points, methods, subscriptions, customers, history, events, stats,
+        pricing, tokens, webhooks,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
@@ -151,6 +152,7 @@ def create_app(context: Context) -> FastAPI:
             *refunds.INPUTS,
             *points.INPUTS,
             *methods.INPUTS,
+            *subscriptions.INPUTS,
             *tokens.INPUTS,
         ],
     )

@@ -43,6 +43,7 @@ from billing.messages import (
 from billing.payment import Payment
 from billing.points import PointsTransaction
 from billing.refund import Refund
+from billing.subscription_commands import SUBSCRIPTION_REFUSALS
 from runtime import attributes
 from runtime.queues import CORE
 from workflows.payment import PaymentWorkflow
@@ -324,7 +325,14 @@ def _starting_spend(
 
 def refusal_of(code: str | None, detail: str) -> BillingError | None:
     """The refusal that a workflow answered with, as it was first raised."""
-    refusals = (*REFUSALS, *SPEND_REFUSALS, *METHOD_REFUSALS, SwitchRefused, SwitchUnanswered)
+    refusals = (
+        *REFUSALS,
+        *SPEND_REFUSALS,
+        *METHOD_REFUSALS,
+        *SUBSCRIPTION_REFUSALS,
+        SwitchRefused,
+        SwitchUnanswered,
+    )
     return next((refusal(detail) for refusal in refusals if refusal.code == code), None)
 
 

@@ -1,7 +1,6 @@
 """Customers: what is known of an application's user."""
 
 from datetime import UTC, datetime
-from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -12,7 +11,9 @@ from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, UserIdInPath
 from billing.errors import CustomerNotFound
+from billing.membership import GrantReason, granted
 from billing.payment import GatewayName
+from billing.plans import Tier
 from storage.points import User
 
 router = APIRouter(tags=["customers"])
@@ -22,8 +23,12 @@ class Customer(BaseModel):
     """`created_at` is when the first payment was ordered, or the first method saved."""
 
     user_id: str
-    tier: Literal["FREE"] = "FREE"
-    tier_until: datetime | None = Field(default=None, description="Null: the tier has no end")
+    tier: Tier
+    tier_until: datetime | None = Field(
+        description="When the tier ends or is renewed; null: not known yet, or FREE"
+    )
+    tier_reason: GrantReason = Field(description="Why it is granted, or why nothing is")
+    subscription_id: str | None = Field(description="The subscription behind that")
     points_balance: int = Field(description="Negative in debt")
     default_payment_method_id: str | None = Field(
         description="The saved method to charge where nobody says which; null where there is none"
@@ -46,11 +51,17 @@ async def read(request: Request, caller: Reader, user_id: UserIdInPath, _: NoQue
         created_at = await work.customers.since(caller.application, user_id)
         if created_at is None:
             raise CustomerNotFound("there is no such customer: nothing was ordered for them")
+        alive = await work.subscriptions.alive_of(caller.application, user_id)
         points = await work.points.balance(User(caller.application, user_id), datetime.now(UTC))
         default = await work.methods.default_of(caller.application, user_id)
         references = await work.gateway_customers.of(caller.application, user_id)
+    grant = granted((one.standing.subscription for one in alive), datetime.now(UTC))
     answer = Customer(
         user_id=user_id,
+        tier=grant.tier,
+        tier_until=grant.until,
+        tier_reason=grant.reason,
+        subscription_id=grant.subscription_id,
         points_balance=points.balance,
         default_payment_method_id=default,
         gateway_customers=references,

@@ -69,10 +69,16 @@ async def refuse_use(request: Request, method_id: str) -> None:
     """Raises MethodInUse where something that has not ended is charged to the method."""
     async with context(request).database.single() as work:
         under_way = await work.methods.charges_under_way(method_id)
+        is_renewing = await work.subscriptions.uses(method_id)
     if under_way:
         raise MethodInUse(
             f"payment {under_way[0]} is charged to it and has not ended; say `force=true` to"
             " delete it all the same"
+        )
+    if is_renewing:
+        raise MethodInUse(
+            "a subscription that has not ended is charged to it; give that another method, or say"
+            " `force=true` to delete it all the same"
         )
 
 

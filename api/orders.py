@@ -234,6 +234,19 @@ class Offers:
             )
         self._check_life(wanted)
 
+    def way(
+        self,
+        name: GatewayName,
+        method: PaymentMethod,
+        currency: str,
+        payer: PayerInput | None = None,
+    ) -> None:
+        """Whether a subscription's customer can pay by hand in this way. Raises InvalidRequest and
+        its kin."""
+        _refuse_saved(method)
+        self._check_way(name, method, currency)
+        _check_payer(method, payer)
+
     def saving_currency(self, name: GatewayName, wanted: str | None) -> str:
         """The currency of a method that is to be saved at the gateway: what it takes alone, or
         USD, unless told. Raises GatewayNotConfigured, MethodNotSupported, CurrencyNotSupported."""
@@ -281,7 +294,8 @@ class Offers:
 def _refuse_saved(method: PaymentMethod) -> None:
     if method is PaymentMethod.SAVED:
         raise MethodNotSupported(
-            "only POST /create takes the method saved, with its payment_method_id", param="method"
+            "the method saved goes with POST /create alone, and with its payment_method_id",
+            param="method",
         )
 
 

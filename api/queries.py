@@ -11,7 +11,12 @@ from starlette.convertors import Convertor, register_url_convertor
 from api.bodies import refuse_control_characters
 from api.orders import USER_ID_PATTERN
 from api.problems import RequestRefused
-from billing.identifiers import METHOD_ID_PATTERN, PAYMENT_ID_PATTERN, REFUND_ID_PATTERN
+from billing.identifiers import (
+    METHOD_ID_PATTERN,
+    PAYMENT_ID_PATTERN,
+    REFUND_ID_PATTERN,
+    SUBSCRIPTION_ID_PATTERN,
+)
 
 _RFC_3339: Final = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)", re.IGNORECASE
@@ -50,6 +55,14 @@ MethodIdInPath = Annotated[
     Path(
         description="The saved method's id; anything that is none is 404",
         json_schema_extra={"pattern": METHOD_ID_PATTERN},
+    ),
+]
+
+SubscriptionIdInPath = Annotated[
+    str,
+    Path(
+        description="The subscription's id; anything that is none is 404",
+        json_schema_extra={"pattern": SUBSCRIPTION_ID_PATTERN},
     ),
 ]
 

@@ -55,7 +55,7 @@ _PAID_EVENTS: Final[Mapping[StepKind, str]] = {
     StepKind.RESUMPTION: "subscription.resumed",
     StepKind.CHANGE: "subscription.changed",
 }
-_DEFAULT_WAYS: Final[Mapping[GatewayName, PaymentMethod]] = {
+DEFAULT_WAYS: Final[Mapping[GatewayName, PaymentMethod]] = {
     GatewayName.STRIPE: PaymentMethod.CARD,
     GatewayName.ALIPAY: PaymentMethod.QR,
     GatewayName.WECHATPAY: PaymentMethod.NATIVE,
@@ -112,7 +112,7 @@ def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:
     """How the customer pays by hand at the subscription's gateway."""
     if terms.way.gateway is subscription.gateway:
         return terms.way
-    method = _DEFAULT_WAYS[subscription.gateway]
+    method = DEFAULT_WAYS[subscription.gateway]
     return PaymentWay(gateway=subscription.gateway, method=method)
 
 

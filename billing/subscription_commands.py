@@ -7,17 +7,23 @@ that charge leaves.
 from datetime import datetime
 from typing import Final
 
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
 from billing.changes import change, change_method
 from billing.decisions import require_alive, updated
+from billing.dunning import Debt, Step, timetable
 from billing.errors import (
+    CurrencyNotSupported,
     InvalidRequest,
     SubscriptionEnded,
     SubscriptionNotChangeable,
+    SubscriptionNotResumable,
 )
 from billing.lifecycle import cancel, move_end, pause, resume, waive
 from billing.moves import Move, charging, payment, renewal_of, retry
 from billing.payment import GatewayName
-from billing.subscription import Decision, StepKind, Subscription, SubscriptionStatus
+from billing.proration import Preview
+from billing.subscription import ChangeKind, Decision, StepKind, Subscription, SubscriptionStatus
 from billing.subscription_messages import (
     CancelSubscription,
     ChangeMethod,
@@ -38,8 +44,32 @@ _S: Final = SubscriptionStatus
 SUBSCRIPTION_REFUSALS: Final = (
     SubscriptionEnded,
     SubscriptionNotChangeable,
+    SubscriptionNotResumable,
+    CurrencyNotSupported,
     InvalidRequest,
 )
+"""What a command comes to that cannot be carried out: nothing was changed."""
+
+INSUFFICIENT: Final = "insufficient_funds"
+"""The decline that a timetable of dunning is told for."""
+
+
+class Quote(BaseModel):
+    """What a command would come to: `preview` is what is charged at `effective_at`, to the saved
+    method or, with `payment_method_id` null, by hand; `refund` (minor units) is given back.
+    `subscription` is as it would be once that is paid, `if_unpaid` what is done where the renewal
+    after that is declined for lack of funds each time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: StepKind
+    change: ChangeKind | None
+    effective_at: AwareDatetime
+    preview: Preview
+    refund: int
+    payment_method_id: str | None
+    subscription: Subscription
+    if_unpaid: tuple[Step, ...]
 
 
 def commanded(
@@ -227,6 +257,38 @@ def _operate(
         raise SubscriptionNotChangeable("it has no saved method to be charged")
     move = retry(standing, terms, found.payment_method_id, now)
     return decision, move.model_copy(update={"data": data})
+
+
+def quoted(
+    standing: SubscriptionStanding,
+    terms: SubscriptionTerms,
+    command: SubscriptionCommand,
+    now: datetime,
+) -> Quote:
+    """What the command would come to, given now. Raises as `commanded`."""
+    decision, move = commanded(standing, terms, command, now)
+    late: tuple[Step, ...] = ()
+    renewal = None
+    if decision.after.status in (_S.ACTIVE, _S.TRIALING):
+        renewal = renewal_of(SubscriptionStanding(subscription=decision.after, version=0), terms)
+    if renewal is not None:
+        debt = Debt(
+            due_at=renewal.effective_at,
+            ends_at=renewal.after.period.end,
+            zone=decision.after.zone,
+            method_id=decision.after.payment_method_id,
+        )
+        late = timetable(terms.schedule, debt, INSUFFICIENT)
+    return Quote(
+        kind=decision.kind,
+        change=decision.change,
+        effective_at=decision.effective_at,
+        preview=decision.preview,
+        refund=decision.refund,
+        payment_method_id=move.charge.method_id if move.charge else None,
+        subscription=decision.after,
+        if_unpaid=late,
+    )
 
 
 def credited(found: Subscription, amount: int, now: datetime) -> Subscription:

@@ -117,6 +117,12 @@ class SubscriptionStanding(Message):
     announced: Announced | None = None
     giving_back: GivingBack | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be done for it."""
+        is_under_way = self.charge is not None or self.giving_back is not None
+        return self.subscription.status.is_terminal and not is_under_way
+
 
 class SubscriptionAnswer(Message):
     """What a command came to; `payment_id` is the payment that it waits for."""

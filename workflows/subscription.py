@@ -342,12 +342,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
 
     @property
     def _is_over(self) -> bool:
-        standing = self._standing
-        return (
-            standing.subscription.status.is_terminal
-            and standing.charge is None
-            and standing.giving_back is None
-        )
+        return self._standing.is_over
 
 
 def _latest(at: datetime | None, not_before: datetime | None) -> datetime | None:

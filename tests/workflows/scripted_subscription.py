@@ -5,8 +5,10 @@ workflow of a payment, upon gateways whose answers are set by the test.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -219,11 +221,11 @@ class ScriptedSubscription:
         return _standing(paying, request.now)
 
     @property
-    def core_activities(self) -> list[object]:
+    def core_activities(self) -> list[Callable[..., Any]]:
         return [self.open, self.read, self.write, self.give_back, self.end_payment]
 
     @property
-    def gateway_activities(self) -> list[object]:
+    def gateway_activities(self) -> list[Callable[..., Any]]:
         return [self.open_payment, self.settle_payment, self.close_payment, self.prepare]
 
     def _forget(self, name: str) -> None:

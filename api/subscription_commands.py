@@ -1,0 +1,140 @@
+"""Commands to a subscription's process, each given once and answered with what it came to."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import Response
+from temporalio.client import WithStartWorkflowOperation
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.workflow import UpdateMethodMultiParam
+
+from api.authentication import Caller
+from api.commands import NotRunning, id_of
+from api.context import context
+from api.idempotency import Answer, once
+from api.problems import unavailable
+from api.subscription_lookup import (
+    FoundSubscription,
+    SubscriptionDetails,
+    details,
+    details_with,
+    find_subscription,
+)
+from billing.decisions import require_alive
+from billing.messages import Command
+from billing.subscription import Subscription
+from billing.subscription_messages import (
+    SubscriptionAnswer,
+    SubscriptionCommand,
+    SubscriptionOver,
+    SubscriptionStart,
+)
+from runtime import attributes
+from runtime.queues import CORE
+from storage.claims import Claim
+from workflows.subscription import SubscriptionWorkflow
+
+_WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
+
+
+async def begun(
+    request: Request, start: SubscriptionStart, command_id: str, claim: Claim
+) -> SubscriptionAnswer | None:
+    """Started once; update-with-start is for subscriptions without a row only, as after Temporal's
+    retention it would begin anew."""
+    commands, order = context(request).commands, start.order
+    message = Command(application=start.application)
+    try:
+        if not claim.is_new:
+            found = await find_subscription(request, order.id, start.application)
+            if found.is_recorded:
+                return await commands.tell(
+                    SubscriptionWorkflow.create, message, order.id, command_id
+                )
+        return await commands.start(
+            SubscriptionWorkflow.create, message, _starting(start), order.id, command_id
+        )
+    except NotRunning:
+        return None
+
+
+async def commanded(
+    request: Request,
+    caller: Caller,
+    subscription_id: str,
+    key: str | None,
+    name: str,
+    update: UpdateMethodMultiParam[[Any, Any], SubscriptionAnswer],
+    command_of: Callable[[Subscription], SubscriptionCommand],
+) -> Response:
+    """Give the subscription's process a command, once for each key; `name` is the command's."""
+    found = await find_subscription(request, subscription_id, caller.application)
+    command = command_of(found.subscription)
+
+    async def act(_: Claim | None) -> Answer:
+        command_id = id_of(f"subscription_{name}", caller.application, key)
+        answer = await _told(request, found, update, command, command_id)
+        return await shown(request, caller, subscription_id, answer, status_code=200)
+
+    return await once(
+        request,
+        caller,
+        key,
+        command=f"subscription_{name}",
+        object_id=subscription_id,
+        message=command.model_dump_json().encode(),
+        act=act,
+    )
+
+
+async def _told(
+    request: Request,
+    found: FoundSubscription,
+    update: UpdateMethodMultiParam[[Any, Any], SubscriptionAnswer],
+    command: SubscriptionCommand,
+    command_id: str,
+) -> SubscriptionAnswer | None:
+    subscription_id = found.subscription.id
+    try:
+        return await context(request).commands.tell(update, command, subscription_id, command_id)
+    except NotRunning:
+        now = await find_subscription(request, subscription_id, found.record.start.application)
+        require_alive(now.subscription)
+        raise unavailable("the subscription's process") from None
+
+
+async def shown(
+    request: Request,
+    caller: Caller,
+    subscription_id: str,
+    answer: SubscriptionAnswer | None,
+    *,
+    status_code: int,
+) -> Answer:
+    """What the command came to, with the payment that is waited for; 202 without an answer yet."""
+    if answer is None:
+        told = await details(request, subscription_id, caller.application)
+        return Answer(202, told.model_dump_json().encode())
+    if answer.payment_id is None:
+        told = SubscriptionDetails(**dict(answer.subscription))
+    else:
+        told = await details_with(request, subscription_id, caller.application, answer.payment_id)
+    return Answer(status_code, told.model_dump_json().encode())
+
+
+def _starting(
+    start: SubscriptionStart,
+) -> WithStartWorkflowOperation[SubscriptionWorkflow, SubscriptionOver]:
+    return WithStartWorkflowOperation(
+        SubscriptionWorkflow.run,
+        start,
+        id=start.order.id,
+        task_queue=CORE,
+        task_timeout=_WORKFLOW_TASK_TIMEOUT,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        search_attributes=attributes.at_subscription_start(start.order),
+        static_summary=attributes.subscription_summary(start.order),
+    )

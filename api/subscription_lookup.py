@@ -1,0 +1,127 @@
+"""Finding a subscription for an application: its row, or the claim that will become one; and the
+payment that it waits for."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+
+from api.commands import NotRunning, id_of
+from api.context import context
+from api.problems import RequestRefused
+from billing.errors import MethodNotUsable, SubscriptionNotFound
+from billing.identifiers import is_subscription_id
+from billing.messages import Command
+from billing.method import MethodStatus
+from billing.moves import start_of
+from billing.payment import GatewayName, Payment
+from billing.subscription import Subscription
+from billing.subscription_messages import SubscriptionStanding, SubscriptionStart
+from storage.subscriptions import SubscriptionRecord
+from workflows.payment import PaymentWorkflow
+
+SUBSCRIBE: Final = "subscribe"
+"""The command whose claim stands for a subscription before its row does."""
+
+_LOOKS: Final = 20
+_PAUSE_SECONDS: Final = 0.1
+
+
+class SubscriptionDetails(Subscription):
+    """A subscription, and the payment that it waits for."""
+
+    payment: Payment | None = None
+
+
+@dataclass(frozen=True)
+class FoundSubscription:
+    """`is_recorded` is False while it is claimed and its row not yet written."""
+
+    record: SubscriptionRecord
+    is_recorded: bool
+
+    @property
+    def subscription(self) -> Subscription:
+        return self.record.standing.subscription
+
+
+async def find_subscription(
+    request: Request, subscription_id: str, application: str
+) -> FoundSubscription:
+    """It as it stands. Raises SubscriptionNotFound, also for another application's."""
+    if not is_subscription_id(subscription_id):
+        raise SubscriptionNotFound("there is no such subscription")
+    async with context(request).database.single() as work:
+        record = await work.subscriptions.find(subscription_id, application=application)
+        if record is not None:
+            return FoundSubscription(record, is_recorded=True)
+        claim = await work.claims.find_by_object(subscription_id, application)
+    if claim is None or claim.command != SUBSCRIBE:
+        raise SubscriptionNotFound("there is no such subscription")
+    start = SubscriptionStart.model_validate_json(claim.request)
+    standing = SubscriptionStanding(subscription=start_of(start), version=0)
+    return FoundSubscription(SubscriptionRecord(start, standing), is_recorded=False)
+
+
+async def details(request: Request, subscription_id: str, application: str) -> SubscriptionDetails:
+    """The subscription as it stands, with the payment under way as it stands."""
+    found = await find_subscription(request, subscription_id, application)
+    charge = found.record.standing.charge
+    payment = None if charge is None else await _row(request, charge.payment_id, application)
+    return _joined(found.subscription, payment)
+
+
+async def details_with(
+    request: Request, subscription_id: str, application: str, payment_id: str
+) -> SubscriptionDetails:
+    """As `details`, once the payer's instructions for that payment are there, or it has ended and
+    the subscription knows: what is not there in time is left out."""
+    payment = await _instructed(request, payment_id, application)
+    for _ in range(_LOOKS if payment is not None and payment.status.is_terminal else 0):
+        found = await find_subscription(request, subscription_id, application)
+        charge = found.record.standing.charge
+        if charge is None or charge.payment_id != payment_id:
+            return _joined(found.subscription, None)
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return await details(request, subscription_id, application)
+
+
+async def require_method(
+    request: Request, application: str, user_id: str, gateway: GatewayName, method_id: str | None
+) -> None:
+    """Raises MethodNotUsable unless it is None, or an active method of that user and gateway."""
+    if method_id is None:
+        return
+    async with context(request).database.single() as work:
+        record = await work.methods.find(method_id, application=application)
+    if record is None or (record.method.user_id, record.method.gateway, record.method.status) != (
+        user_id,
+        gateway,
+        MethodStatus.ACTIVE,
+    ):
+        raise MethodNotUsable(
+            "payment_method_id is none of an active method of this user at this gateway",
+            param="payment_method_id",
+        )
+
+
+async def _instructed(request: Request, payment_id: str, application: str) -> Payment | None:
+    command_id = id_of("create", application, payment_id)
+    try:
+        payment = await context(request).commands.tell(
+            PaymentWorkflow.create, Command(application=application), payment_id, command_id
+        )
+    except (NotRunning, RequestRefused):
+        payment = None
+    return payment or await _row(request, payment_id, application)
+
+
+async def _row(request: Request, payment_id: str, application: str) -> Payment | None:
+    async with context(request).database.single() as work:
+        record = await work.payments.find(payment_id, application=application)
+    return None if record is None else record.payment
+
+
+def _joined(subscription: Subscription, payment: Payment | None) -> SubscriptionDetails:
+    return SubscriptionDetails(**dict(subscription), payment=payment)
