@@ -25,6 +25,7 @@ from api import (
     problems,
     refunds,
     stats,
+    subscription_previews,
     subscriptions,
     tokens,
     webhooks,
@@ -136,8 +137,8 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     base = APIRouter(prefix=BASE)
     for module in (
-        payments, refunds, points, methods, subscriptions, customers, history, events, stats,
-        pricing, tokens, webhooks,
+        payments, refunds, points, methods, subscriptions, subscription_previews, customers,
+        history, events, stats, pricing, tokens, webhooks,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
@@ -153,6 +154,7 @@ def create_app(context: Context) -> FastAPI:
             *points.INPUTS,
             *methods.INPUTS,
             *subscriptions.INPUTS,
+            *subscription_previews.INPUTS,
             *tokens.INPUTS,
         ],
     )

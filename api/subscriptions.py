@@ -24,13 +24,11 @@ from api.subscription_lookup import (
     find_subscription,
     require_method,
 )
-from billing.subscription import Occurrence, Subscription
-from billing.subscription_commands import Quote, quoted
+from billing.subscription import Subscription
 from billing.subscription_messages import (
     ResumeSubscription,
     SubscriptionStart,
 )
-from billing.upcoming import upcoming
 from storage.claims import Claim
 from workflows.subscription import SubscriptionWorkflow
 
@@ -57,7 +55,6 @@ INPUTS: Final[list[type[BaseModel]]] = [
     inputs.MethodInput,
     inputs.PayInput,
     inputs.OperateInput,
-    inputs.PreviewInput,
 ]
 
 
@@ -73,12 +70,6 @@ class SubscriptionPage(BaseModel):
     data: list[Subscription]
     has_more: bool
     next_cursor: str | None
-
-
-class Upcoming(BaseModel):
-    """What will happen if nobody does anything and every charge is paid, in order."""
-
-    data: list[Occurrence]
 
 
 @router.post(
@@ -170,43 +161,6 @@ async def read(
 ) -> Response:
     """The subscription as it stands, and the payment that it waits for."""
     return _json(await details(request, subscription_id, caller.application))
-
-
-@router.get(
-    "/{subscription_id}/upcoming",
-    response_model=Upcoming,
-    operation_id="read_upcoming",
-    responses=problems(401, 403, 404, 422, 500, 503),
-)
-async def read_upcoming(
-    request: Request, caller: Reader, subscription_id: SubscriptionIdInPath, _: NoQuery
-) -> Response:
-    """The next 24 months, by the rules that will be followed."""
-    found = await find_subscription(request, subscription_id, caller.application)
-    minimum = found.record.start.terms.minimum
-    told = upcoming(found.subscription, datetime.now(UTC), minimum=minimum)
-    return _json(Upcoming(data=list(told)))
-
-
-@router.post(
-    "/{subscription_id}/preview",
-    response_model=Quote,
-    operation_id="preview_subscription",
-    responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
-    openapi_extra=body_schema(inputs.PreviewInput),
-)
-async def preview(
-    request: Request,
-    caller: Reader,
-    subscription_id: SubscriptionIdInPath,
-    _: NoQuery,
-    wanted: Annotated[inputs.PreviewInput, Depends(json_body(inputs.PreviewInput))],
-) -> Response:
-    """What a command would charge, give back and change, were it given now."""
-    found = await find_subscription(request, subscription_id, caller.application)
-    command = inputs.previewed(wanted, context(request).catalog, found.subscription)
-    terms = found.record.start.terms
-    return _json(quoted(found.record.standing, terms, command, datetime.now(UTC)))
 
 
 @router.post(

@@ -18,6 +18,7 @@ GatewayReference Keyword
 Currency Keyword
 AmountMinor Int
 NeedsAttention Bool
+NextChargeAt Datetime
 '
 
 persistently() {

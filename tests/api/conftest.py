@@ -198,6 +198,7 @@ async def _end_all(client: Client, database: Database) -> None:
     async with database.begin() as work:
         unfinished = await work.payments.unfinished(None, 10_000)
         unfinished += await work.methods.unfinished(None, 10_000)
+        unfinished += await work.subscriptions.unfinished(None, 10_000)
     for object_id in unfinished:
         # One that a test has ended itself is not there to be ended.
         with contextlib.suppress(RPCError):

@@ -26,6 +26,7 @@ TYPES = {
     "Keyword": SearchAttributeIndexedValueType.KEYWORD,
     "Int": SearchAttributeIndexedValueType.INT,
     "Bool": SearchAttributeIndexedValueType.BOOL,
+    "Datetime": SearchAttributeIndexedValueType.DATETIME,
 }
 
 

@@ -47,7 +47,7 @@ def test_commands_exist(document: Path) -> None:
 
 
 def test_operators_are_told_of_every_search_attribute_and_no_other() -> None:
-    rows = re.findall(r"^\| (`.+?) \| (?:Bool|Keyword|Int)", OPERATIONS, re.MULTILINE)
+    rows = re.findall(r"^\| (`.+?) \| (?:Bool|Datetime|Keyword|Int)", OPERATIONS, re.MULTILINE)
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert told == {key.name for key in attributes.ALL}
 

@@ -1,0 +1,70 @@
+"""What will happen to a subscription, and what a command would come to: nothing is changed."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from api import subscription_inputs as inputs
+from api.authentication import Reader
+from api.bodies import body_schema, json_body
+from api.context import context
+from api.openapi import problems
+from api.queries import NoQuery, SubscriptionIdInPath
+from api.subscription_lookup import find_subscription
+from billing.subscription import Occurrence
+from billing.subscription_commands import Quote, quoted
+from billing.upcoming import upcoming
+
+router = APIRouter(prefix="/subscription", tags=["subscriptions"])
+
+INPUTS: Final[list[type[BaseModel]]] = [inputs.PreviewInput]
+
+
+class Upcoming(BaseModel):
+    """What will happen if nobody does anything and every charge is paid, in order."""
+
+    data: list[Occurrence]
+
+
+@router.get(
+    "/{subscription_id}/upcoming",
+    response_model=Upcoming,
+    operation_id="read_upcoming",
+    responses=problems(401, 403, 404, 422, 500, 503),
+)
+async def read_upcoming(
+    request: Request, caller: Reader, subscription_id: SubscriptionIdInPath, _: NoQuery
+) -> Response:
+    """The next 24 months, by the rules that will be followed."""
+    found = await find_subscription(request, subscription_id, caller.application)
+    minimum = found.record.start.terms.minimum
+    told = upcoming(found.subscription, datetime.now(UTC), minimum=minimum)
+    return _json(Upcoming(data=list(told)))
+
+
+@router.post(
+    "/{subscription_id}/preview",
+    response_model=Quote,
+    operation_id="preview_subscription",
+    responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
+    openapi_extra=body_schema(inputs.PreviewInput),
+)
+async def preview(
+    request: Request,
+    caller: Reader,
+    subscription_id: SubscriptionIdInPath,
+    _: NoQuery,
+    wanted: Annotated[inputs.PreviewInput, Depends(json_body(inputs.PreviewInput))],
+) -> Response:
+    """What a command would charge, give back and change, were it given now."""
+    found = await find_subscription(request, subscription_id, caller.application)
+    command = inputs.previewed(wanted, context(request).catalog, found.subscription)
+    terms = found.record.start.terms
+    return _json(quoted(found.record.standing, terms, command, datetime.now(UTC)))
+
+
+def _json(answer: BaseModel) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")

@@ -1,0 +1,245 @@
+"""Subscriptions over HTTP, on a real Temporal and a gateway on paper."""
+
+import asyncio
+import secrets
+from typing import Any
+
+import pytest
+
+from billing.subscription_messages import SUBSCRIPTION_WORKFLOW
+from tests.api import saving
+from tests.api.conftest import Shop
+from tests.api.subscribing import (
+    NOBODY,
+    active,
+    asked,
+    command,
+    commanded,
+    pay,
+    read,
+    signed_up,
+    until,
+    versions,
+)
+
+
+async def customer(shop: Shop, user_id: str) -> dict[str, Any]:
+    answer = await shop.get(f"/customer/{user_id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+class TestSigningUp:
+    async def test_the_first_payment_begins_it(self, shop: Shop) -> None:
+        subscription = await signed_up(shop)
+        payment = subscription["payment"]
+        assert (subscription["status"], subscription["access"]) == ("incomplete", "ended")
+        assert payment["next_action"]["type"] == "qr_code"
+        assert (payment["type"], payment["amount"]) == (
+            "subscription",
+            subscription["plan"]["amount"],
+        )
+        assert (await customer(shop, subscription["user_id"]))["tier"] == "FREE"
+        await pay(shop, payment)
+        found = await until(shop, subscription["id"], "active")
+        assert (found["payment"], found["access"]) == (None, "active")
+        known = await customer(shop, subscription["user_id"])
+        assert (known["tier"], known["tier_reason"]) == ("BASIC", "paid")
+        assert known["tier_until"] == found["period"]["end"]
+
+    async def test_charged_to_a_saved_method_it_is_active_at_once(
+        self, shop: Shop, told: Shop
+    ) -> None:
+        method = await saving.active(shop, told)
+        subscription = await signed_up(
+            shop,
+            user_id=method["user_id"],
+            gateway="stripe",
+            currency="USD",
+            payment_method_id=method["id"],
+        )
+        assert (subscription["status"], subscription["payment"]) == ("active", None)
+        refused = await saving.delete(shop, method["id"])
+        assert (refused.status_code, refused.json()["code"]) == (409, "method_in_use")
+
+    async def test_once_for_one_key(self, shop: Shop) -> None:
+        key, user = secrets.token_hex(16), "user_of_one_key"
+        answers = await asyncio.gather(*(asked(shop, key, user_id=user) for _ in range(4)))
+        assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
+        page = (await shop.get("/subscription", user_id=user)).json()
+        assert len(page["data"]) == 1
+
+    async def test_a_trial_begins_without_a_payment(self, shop: Shop) -> None:
+        subscription = await signed_up(shop, tier="BASIC", trial_days=...)
+        assert subscription["status"] in ("trialing", "incomplete")
+        if subscription["status"] == "trialing":
+            assert subscription["period"]["number"] == 0
+
+    @pytest.mark.parametrize(
+        ("changes", "code", "param"),
+        [
+            ({"tier": "FREE"}, "plan_not_offered", "tier"),
+            ({"tier": "GOLD"}, "invalid_request", "tier"),
+            ({"currency": "JPY", "gateway": "stripe"}, "plan_not_offered", "currency"),
+            ({"currency": "USD"}, "currency_not_supported", "currency"),
+            ({"cycle": "weekly"}, "invalid_request", "cycle"),
+            ({"trial_days": 400}, "invalid_request", "trial_days"),
+            ({"trial_days": -1}, "invalid_request", "trial_days"),
+            ({"method": "saved"}, "method_not_supported", "method"),
+            ({"method": "native"}, "method_not_supported", "method"),
+            ({"payment_method_id": saving.NOBODY}, "payment_method_not_usable", None),
+            ({"price": 1}, "invalid_request", "price"),
+        ],
+    )
+    async def test_refuses_what_makes_no_sense(
+        self, shop: Shop, changes: dict[str, Any], code: str, param: str | None
+    ) -> None:
+        answer = await asked(shop, user_id="nobody_yet", **changes)
+        assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+        assert param is None or answer.json()["param"] == param
+        assert (await shop.get("/subscription", user_id="nobody_yet")).json()["data"] == []
+
+    async def test_another_users_method_is_not_usable(self, shop: Shop, told: Shop) -> None:
+        method = await saving.active(shop, told)
+        answer = await asked(
+            shop, user_id="somebody_else", gateway="stripe", payment_method_id=method["id"]
+        )
+        assert (answer.status_code, answer.json()["code"]) == (422, "payment_method_not_usable")
+
+
+class TestCommands:
+    async def test_an_upgrade_is_charged_as_it_was_previewed(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        wanted = {"tier": "PREMIUM", "cycle": "monthly"}
+        preview = await shop.post(
+            f"/subscription/{subscription['id']}/preview", {"command": "change", **wanted}
+        )
+        assert preview.status_code == 200, preview.text
+        quote = preview.json()
+        assert quote["preview"]["total"] == sum(
+            line["amount"] for line in quote["preview"]["lines"]
+        )
+        assert quote["if_unpaid"][-1]["kind"] == "end"
+        changing = await commanded(shop, subscription, "change", **wanted)
+        assert changing["plan"]["tier"] == "BASIC"
+        assert abs(changing["payment"]["amount"] - quote["preview"]["total"]) <= 1
+        refused = await command(shop, subscription, "pause")
+        assert (refused.status_code, refused.json()["code"]) == (
+            409,
+            "subscription_not_changeable",
+        )
+        await pay(shop, changing["payment"])
+        async with asyncio.timeout(10):
+            while (await read(shop, subscription["id"]))["plan"]["tier"] != "PREMIUM":
+                await asyncio.sleep(0.05)
+        assert (await customer(shop, subscription["user_id"]))["tier"] == "PREMIUM"
+
+    async def test_a_downgrade_waits_for_the_periods_end(self, shop: Shop) -> None:
+        subscription = await active(shop, tier="SUPER")
+        found = await commanded(shop, subscription, "change", tier="BASIC", cycle="monthly")
+        assert (found["plan"]["tier"], found["pending"]["kind"]) == ("SUPER", "downgrade")
+        told = (await shop.get(f"/subscription/{subscription['id']}/upcoming")).json()["data"]
+        assert {one["tier"] for one in told} == {"BASIC"}
+        assert len(told) == 24
+
+    async def test_canceled_at_the_end_and_undone(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        found = await commanded(shop, subscription, "cancel")
+        assert found["cancel_at_period_end"]
+        known = await customer(shop, subscription["user_id"])
+        assert (known["tier"], known["tier_reason"]) == ("BASIC", "ending")
+        found = await commanded(shop, subscription, "resume")
+        assert not found["cancel_at_period_end"]
+        again = await command(shop, subscription, "resume")
+        assert (again.status_code, again.json()["code"]) == (409, "subscription_not_resumable")
+
+    async def test_canceled_now_the_rest_is_refunded(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        found = await commanded(shop, subscription, "cancel", at_period_end=False, refund=True)
+        assert (found["status"], found["access"]) == ("canceled", "ended")
+        assert (await customer(shop, subscription["user_id"]))["tier"] == "FREE"
+        paid = found["latest_payment_id"]
+        payment = (await shop.get(f"/{paid}")).json()
+        async with asyncio.timeout(20):
+            while not payment["amount_refunded"]:
+                await asyncio.sleep(0.05)
+                payment = (await shop.get(f"/{paid}")).json()
+        assert payment["amount_refunded"] + found["balance"] == payment["amount"]
+        before = await versions(shop, subscription["id"])
+        refused = await command(shop, subscription, "change", tier="SUPER", cycle="monthly")
+        assert (refused.status_code, refused.json()["code"]) == (409, "subscription_ended")
+        assert await versions(shop, subscription["id"]) == before
+
+    async def test_paused_it_grants_nothing_until_it_is_resumed(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        found = await commanded(shop, subscription, "pause")
+        assert found["status"] == "paused"
+        known = await customer(shop, subscription["user_id"])
+        assert (known["tier"], known["tier_reason"]) == ("FREE", "paused")
+        found = await commanded(shop, subscription, "resume")
+        assert found["status"] == "active"
+
+    async def test_moves_to_a_saved_method(self, shop: Shop, told: Shop) -> None:
+        method = await saving.active(shop, told, user_id=f"user_{secrets.token_hex(4)}")
+        subscription = await active(shop, user_id=method["user_id"])
+        found = await commanded(
+            shop, subscription, "method", gateway="stripe", payment_method_id=method["id"]
+        )
+        assert (found["gateway"], found["payment_method_id"]) == ("stripe", method["id"])
+        refused = await command(
+            shop, subscription, "method", gateway="wechatpay", payment_method_id=method["id"]
+        )
+        assert refused.json()["code"] == "payment_method_not_usable"
+
+    async def test_operators_move_and_end(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        until_ = subscription["period"]["end"].replace("T", "T")
+        refused = await command(shop, subscription, "operate", action="waive", reason="why not")
+        assert (refused.status_code, refused.json()["code"]) == (
+            409,
+            "subscription_not_changeable",
+        )
+        refused = await command(
+            shop, subscription, "operate", action="move", reason="gift", until=until_
+        )
+        assert refused.status_code == 422
+        found = await commanded(shop, subscription, "operate", action="end", reason="asked to")
+        assert found["status"] == "canceled"
+        events = (await shop.get("/events", limit=100)).json()["data"]
+        ended = [one for one in events if one["type"] == "subscription.canceled"]
+        assert ended[-1]["data"]["reason"] == "asked to"
+
+    async def test_one_key_commands_once(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        key = secrets.token_hex(16)
+        first = await command(shop, subscription, "pause", key)
+        await commanded(shop, subscription, "resume")
+        again = await command(shop, subscription, "pause", key)
+        assert again.text == first.text
+        assert (await read(shop, subscription["id"]))["status"] == "active"
+
+    @pytest.mark.parametrize("name", ["cancel", "pause", "resume", "preview"])
+    async def test_what_is_not_ours_is_not_there(
+        self, shop: Shop, other_shop: Shop, name: str
+    ) -> None:
+        subscription = await signed_up(shop)
+        body = {"command": "resume"} if name == "preview" else {}
+        answer = await command(other_shop, subscription, name, **body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "subscription_not_found")
+        answer = await command(other_shop, {"id": NOBODY}, name, **body)
+        assert answer.status_code == 404
+
+
+async def test_its_process_is_resumed_from_the_record(shop: Shop) -> None:
+    subscription = await active(shop)
+    client = shop.stack.context.client
+    await client.get_workflow_handle(subscription["id"]).terminate()
+    lost = await command(shop, subscription, "pause")
+    assert lost.status_code == 503
+    assert await shop.stack.context.resumption.resume_subscription(subscription["id"])
+    assert not await shop.stack.context.resumption.resume_subscription(subscription["id"])
+    found = await commanded(shop, subscription, "pause")
+    assert found["status"] == "paused"
+    description = await client.get_workflow_handle(subscription["id"]).describe()
+    assert description.workflow_type == SUBSCRIPTION_WORKFLOW
