@@ -25,6 +25,7 @@ from api import (
     problems,
     refunds,
     stats,
+    subscription_clock,
     subscription_previews,
     subscriptions,
     tokens,
@@ -137,8 +138,8 @@ def create_app(context: Context) -> FastAPI:
     app.state.context = context
     base = APIRouter(prefix=BASE)
     for module in (
-        payments, refunds, points, methods, subscriptions, subscription_previews, customers,
-        history, events, stats, pricing, tokens, webhooks,
+        payments, refunds, points, methods, subscriptions, subscription_previews,
+        subscription_clock, customers, history, events, stats, pricing, tokens, webhooks,
     ):  # fmt: skip
         base.include_router(module.router)
     app.include_router(base)
@@ -155,6 +156,7 @@ def create_app(context: Context) -> FastAPI:
             *methods.INPUTS,
             *subscriptions.INPUTS,
             *subscription_previews.INPUTS,
+            *subscription_clock.INPUTS,
             *tokens.INPUTS,
         ],
     )

@@ -1,6 +1,5 @@
 """What will happen to a subscription, and what a command would come to: nothing is changed."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -13,6 +12,7 @@ from api.bodies import body_schema, json_body
 from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, SubscriptionIdInPath
+from api.subscription_clock import now_of
 from api.subscription_lookup import find_subscription
 from billing.subscription import Occurrence
 from billing.subscription_commands import Quote, quoted
@@ -41,7 +41,8 @@ async def read_upcoming(
     """The next 24 months, by the rules that will be followed."""
     found = await find_subscription(request, subscription_id, caller.application)
     minimum = found.record.start.terms.minimum
-    told = upcoming(found.subscription, datetime.now(UTC), minimum=minimum)
+    now = await now_of(request, subscription_id, found.subscription.gateway)
+    told = upcoming(found.subscription, now, minimum=minimum)
     return _json(Upcoming(data=list(told)))
 
 
@@ -63,7 +64,8 @@ async def preview(
     found = await find_subscription(request, subscription_id, caller.application)
     command = inputs.previewed(wanted, context(request).catalog, found.subscription)
     terms = found.record.start.terms
-    return _json(quoted(found.record.standing, terms, command, datetime.now(UTC)))
+    now = await now_of(request, subscription_id, found.subscription.gateway)
+    return _json(quoted(found.record.standing, terms, command, now))
 
 
 def _json(answer: BaseModel) -> Response:

@@ -5,7 +5,7 @@ from typing import Final
 
 import typer
 
-from cli import keys, review
+from cli import clock, keys, review
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.migrate import migrate_command
@@ -23,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(clock.app)
 app.add_typer(keys.app)
 app.add_typer(review.app)
 
