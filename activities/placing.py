@@ -4,6 +4,7 @@ No transaction is open while a gateway is called.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 from activities import returns
 from activities.asking import asking
@@ -88,6 +89,7 @@ def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:
     """An attempt as its gateway is to know it: the same parameters at every repeat."""
     order = record.order
     is_saved = attempt.method is PaymentMethod.SAVED
+    ahead = timedelta(seconds=order.clock_ahead)
     return Order(
         payment_id=order.payment_id,
         attempt=attempt.attempt,
@@ -97,8 +99,8 @@ def order_of(record: PaymentRecord, attempt: AttemptRecord) -> Order:
         method=attempt.method,
         description=order.description,
         user_id=order.user_id,
-        created_at=order.created_at,
-        expires_at=attempt.expires_at,
+        created_at=order.created_at - ahead,
+        expires_at=attempt.expires_at - ahead,
         return_url=attempt.details.return_url if attempt.details else order.return_url,
         payer=attempt.details.payer if attempt.details else order.payer,
         reference=attempt.reference,

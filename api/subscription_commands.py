@@ -17,7 +17,6 @@ from api.idempotency import Answer, once
 from api.problems import unavailable
 from api.subscription_lookup import (
     FoundSubscription,
-    SubscriptionDetails,
     details,
     details_with,
     find_subscription,
@@ -118,7 +117,7 @@ async def shown(
         told = await details(request, subscription_id, caller.application)
         return Answer(202, told.model_dump_json().encode())
     if answer.payment_id is None:
-        told = SubscriptionDetails(**dict(answer.subscription))
+        told = await details(request, subscription_id, caller.application)
     else:
         told = await details_with(request, subscription_id, caller.application, answer.payment_id)
     return Answer(status_code, told.model_dump_json().encode())

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastapi import Request
+from pydantic import AwareDatetime
 
 from api.commands import NotRunning, id_of
 from api.context import context
+from api.orders import unrecorded
 from api.problems import RequestRefused
 from billing.errors import MethodNotUsable, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
 from billing.messages import Command
 from billing.method import MethodStatus
-from billing.moves import start_of
+from billing.moves import order_of, start_of
 from billing.payment import GatewayName, Payment
 from billing.subscription import Subscription
 from billing.subscription_messages import SubscriptionStanding, SubscriptionStart
@@ -29,9 +31,10 @@ _PAUSE_SECONDS: Final = 0.1
 
 
 class SubscriptionDetails(Subscription):
-    """A subscription, and the payment that it waits for."""
+    """A subscription, the payment that it waits for, and when something happens by itself."""
 
     payment: Payment | None = None
+    next_at: AwareDatetime | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,12 @@ async def details(request: Request, subscription_id: str, application: str) -> S
     """The subscription as it stands, with the payment under way as it stands."""
     found = await find_subscription(request, subscription_id, application)
     charge = found.record.standing.charge
-    payment = None if charge is None else await _row(request, charge.payment_id, application)
-    return _joined(found.subscription, payment)
+    if charge is None:
+        return _joined(found.record, None)
+    payment = await _row(request, charge.payment_id, application)
+    # Ordered, and its row not yet written.
+    ordered = unrecorded(order_of(charge, found.subscription, application))
+    return _joined(found.record, payment or ordered)
 
 
 async def details_with(
@@ -82,7 +89,7 @@ async def details_with(
         found = await find_subscription(request, subscription_id, application)
         charge = found.record.standing.charge
         if charge is None or charge.payment_id != payment_id:
-            return _joined(found.subscription, None)
+            return _joined(found.record, None)
         await asyncio.sleep(_PAUSE_SECONDS)
     return await details(request, subscription_id, application)
 
@@ -123,5 +130,6 @@ async def _row(request: Request, payment_id: str, application: str) -> Payment |
     return None if record is None else record.payment
 
 
-def _joined(subscription: Subscription, payment: Payment | None) -> SubscriptionDetails:
-    return SubscriptionDetails(**dict(subscription), payment=payment)
+def _joined(record: SubscriptionRecord, payment: Payment | None) -> SubscriptionDetails:
+    found = record.standing.subscription
+    return SubscriptionDetails(**dict(found), payment=payment, next_at=record.next_at)

@@ -40,7 +40,9 @@ class PaymentOrder(Message):
     `resumed` marks a run started from the row rather than by the application: it asks the gateway
     before it does anything else. `polls` are those of the runs before this one, `disputed` that
     one of them heard of a dispute, `refunded` of a refund made elsewhere. `points` are what a
-    payment of that type buys, `subscription_id` is whose period one of that type pays for.
+    payment of that type buys, `subscription_id` is whose period one of that type pays for;
+    `clock_ahead` (seconds) is how far its times are ahead of those that gateways go by, where a
+    test clock was moved.
     """
 
     payment_id: str
@@ -64,6 +66,7 @@ class PaymentOrder(Message):
     refunded: bool = False
     points: PointsPurchase | None = None
     subscription_id: str | None = None
+    clock_ahead: int = 0
 
 
 class ReviewAction(StrEnum):

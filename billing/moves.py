@@ -16,7 +16,15 @@ from pydantic import BaseModel, ConfigDict
 from billing.decisions import updated
 from billing.dunning import Debt, DunningAction, Step, Try, carried_out, declined, next_step
 from billing.lifecycle import at_period_end, expire, paid_up, resume, sign_up, unpaid
-from billing.payment import DeclineClass, Failure, GatewayName, PaymentMethod, PaymentStatus
+from billing.messages import PaymentOrder
+from billing.payment import (
+    DeclineClass,
+    Failure,
+    GatewayName,
+    PaymentMethod,
+    PaymentStatus,
+    PaymentType,
+)
 from billing.proration import Preview
 from billing.rails import wechat_notice_window
 from billing.subscription import (
@@ -114,6 +122,30 @@ def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:
         return terms.way
     method = DEFAULT_WAYS[subscription.gateway]
     return PaymentWay(gateway=subscription.gateway, method=method)
+
+
+def order_of(charge: Charge, subscription: Subscription, application: str) -> PaymentOrder:
+    """The payment by which a charge is made."""
+    plan, preview, way = charge.decision.after.plan, charge.decision.preview, charge.way
+    is_saved = charge.method_id is not None
+    return PaymentOrder(
+        payment_id=charge.payment_id,
+        type=PaymentType.SUBSCRIPTION,
+        application=application,
+        user_id=subscription.user_id,
+        amount_minor=preview.total,
+        currency=preview.currency,
+        gateway=subscription.gateway if is_saved else way.gateway,
+        method=PaymentMethod.SAVED if is_saved else way.method,
+        description=f"{plan.tier.value} membership, {plan.cycle.value}",
+        payment_method_id=charge.method_id,
+        return_url=None if is_saved else way.return_url,
+        payer=None if is_saved else way.payer,
+        created_at=charge.opened_at,
+        expires_at=charge.expires_at,
+        subscription_id=subscription.id,
+        clock_ahead=charge.clock_ahead,
+    )
 
 
 def when_due(standing: SubscriptionStanding, terms: SubscriptionTerms) -> datetime | None:

@@ -63,7 +63,8 @@ class Charge(Message):
     """One payment of a subscription: `decision` is what it pays for, and takes effect once it is
     paid. `number` counts the subscription's charges; `method_id` is the saved method that it is
     charged to, None where the customer pays by hand. `is_due` tells a period's own charge, without
-    which the period begins unpaid, from one that somebody commanded."""
+    which the period begins unpaid, from one that somebody commanded. `clock_ahead` (seconds) is how
+    far a test clock is ahead of wall time."""
 
     number: int
     payment_id: str
@@ -71,6 +72,7 @@ class Charge(Message):
     way: PaymentWay
     method_id: str | None = None
     is_due: bool = False
+    clock_ahead: int = 0
     decision: Decision
     opened_at: datetime
     expires_at: datetime

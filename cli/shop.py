@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import httpx
@@ -214,6 +215,74 @@ class Shop:
                     refund = _taken(await self.api.get(f"{_BASE}/refund/{refund['id']}"))
         except TimeoutError:
             pass
+
+    async def save_method(self, user_id: str, gateway: str, **terms: object) -> dict[str, Any]:
+        """A saved method that its payer has consented to."""
+        wanted = {"user_id": user_id, "gateway": gateway, **terms}
+        method = await self._post("/methods", wanted)
+        await self._device("pay", method)
+        return await self._until_read(
+            f"/methods/{method['id']}", lambda now: now["status"] == "active"
+        )
+
+    async def subscribe(self, **wanted: object) -> dict[str, Any]:
+        return await self._post("/subscription", wanted)
+
+    async def command(
+        self, subscription: dict[str, Any], name: str, **body: object
+    ) -> dict[str, Any]:
+        return await self._post(f"/subscription/{subscription['id']}/{name}", body)
+
+    async def preview_command(
+        self, subscription: dict[str, Any], name: str, **body: object
+    ) -> dict[str, Any]:
+        wanted = {"command": name, **body}
+        return await self._post(f"/subscription/{subscription['id']}/preview", wanted)
+
+    async def upcoming(self, subscription: dict[str, Any]) -> list[dict[str, Any]]:
+        answer = await self.api.get(f"{_BASE}/subscription/{subscription['id']}/upcoming")
+        told: list[dict[str, Any]] = _taken(answer)["data"]
+        return told
+
+    async def until_subscription(
+        self, subscription_id: str, condition: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
+        return await self._until_read(f"/subscription/{subscription_id}", condition)
+
+    async def advance(self, subscription: dict[str, Any], seconds: int) -> dict[str, Any]:
+        """Move the subscription's own time on."""
+        return await self._post(f"/subscription/{subscription['id']}/clock", {"seconds": seconds})
+
+    async def history(self, user_id: str) -> list[dict[str, Any]]:
+        """The payments of the user that have succeeded."""
+        answer = await self.api.get(
+            f"{_BASE}/history", params={"user_id": user_id, "status": "succeeded", "limit": 100}
+        )
+        found: list[dict[str, Any]] = _taken(answer)["data"]
+        return found
+
+    async def set_business_time(self, gateway: str, method_id: str, now: datetime) -> None:
+        """By what time the gateway judges charges of this mandate."""
+        wanted = {"gateway": gateway, "reference": method_id, "now": now.isoformat()}
+        _taken(await self.sandbox.post("/control/clock", json=wanted))
+
+    async def steer(self, gateway: str, method_id: str, **options: object) -> None:
+        """What the next charges of this mandate come to."""
+        wanted = {"gateway": gateway, "reference": method_id, **options}
+        _taken(await self.sandbox.post("/control/mandate", json=wanted))
+
+    async def _until_read(
+        self, path: str, condition: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
+        found = _taken(await self.api.get(f"{_BASE}{path}"))
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                while not condition(found):
+                    await asyncio.sleep(_POLL_SECONDS)
+                    found = _taken(await self.api.get(f"{_BASE}{path}"))
+        except TimeoutError:
+            raise JourneyFailed(f"{path} never came to that: {found}") from None
+        return found
 
     async def _device(self, deed: str, payment: dict[str, Any]) -> None:
         _taken(

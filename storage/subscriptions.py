@@ -1,6 +1,7 @@
 """Subscriptions, written by their own process alone: each write names the version before it."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import RowMapping, and_, func, select, update
@@ -34,6 +35,8 @@ from storage.tables import customers, payments
 
 _PURPOSE: Final = "subscriptions.start_document"
 _PREFIX: Final = "charge__"
+_CLOCK_MOVED: Final = timedelta(minutes=5)
+"""Clocks of machines differ by less: what is further ahead was moved by a test clock."""
 _COUNT: Final = (
     select(func.count())
     .where(subscription_charges.c.subscription_id == subscriptions.c.id)
@@ -45,6 +48,8 @@ _RECORD: Final = (
         subscriptions,
         _COUNT.label(f"{_PREFIX}count"),
         subscription_charges.c.charge.label(f"{_PREFIX}charge"),
+        subscription_charges.c.created_at.label(f"{_PREFIX}created_at"),
+        subscription_charges.c.recorded_at.label(f"{_PREFIX}recorded_at"),
         payments.c.status.label(f"{_PREFIX}payment_status"),
         payments.c.failure.label(f"{_PREFIX}payment_failure"),
     )
@@ -67,10 +72,11 @@ class WriterLost(Exception):
 
 @dataclass(frozen=True)
 class SubscriptionRecord:
-    """All that its process needs to go on."""
+    """All that its process needs to go on; `next_at` is when something happens by itself."""
 
     start: SubscriptionStart
     standing: SubscriptionStanding
+    next_at: datetime | None = None
 
 
 class Subscriptions:
@@ -271,6 +277,10 @@ class Subscriptions:
     def _record_of(self, row: RowMapping) -> SubscriptionRecord:
         charge, status = row[f"{_PREFIX}charge"], row[f"{_PREFIX}payment_status"]
         opened = None if charge is None else Charge.model_validate(charge)
+        if opened is not None:
+            ahead = row[f"{_PREFIX}created_at"] - row[f"{_PREFIX}recorded_at"]
+            if ahead >= _CLOCK_MOVED:
+                opened = opened.model_copy(update={"clock_ahead": int(ahead.total_seconds())})
         end = None
         if opened is not None and status is not None and PaymentStatus(status).is_terminal:
             failure = row[f"{_PREFIX}payment_failure"]
@@ -280,6 +290,7 @@ class Subscriptions:
                 failure=failure and Failure.model_validate(failure),
             )
         return SubscriptionRecord(
+            next_at=row["next_at"],
             start=SubscriptionStart.model_validate_json(
                 self._cipher.open(row["start_document"], _PURPOSE)
             ),

@@ -11,9 +11,8 @@ from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadySt
 from activities.preparing import PreparingActivities
 from activities.subscription import SubscriptionActivities
 from billing.identifiers import charge_payment_id
-from billing.messages import PaymentOrder
-from billing.moves import Move, Wanted, ahead_due, start_of, when_due
-from billing.payment import PaymentMethod, PaymentType
+from billing.moves import Move, Wanted, ahead_due, order_of, start_of, when_due
+from billing.payment import PaymentMethod
 from billing.subscription import Subscription
 from billing.subscription_commands import credited
 from billing.subscription_messages import (
@@ -128,7 +127,7 @@ class SubscriptionCalls:
         charge = self._standing.charge
         if charge is None or self._standing.charge_end is not None:
             return
-        order = self._order_of(charge)
+        order = order_of(charge, self._subscription, self._start.application)
         with contextlib.suppress(WorkflowAlreadyStartedError):
             await workflow.start_child_workflow(
                 PaymentWorkflow.run,
@@ -220,27 +219,6 @@ class SubscriptionCalls:
             decision=wanted.decision,
             opened_at=now,
             expires_at=now + life,
-        )
-
-    def _order_of(self, charge: Charge) -> PaymentOrder:
-        found, plan = self._subscription, charge.decision.after.plan
-        is_saved = charge.method_id is not None
-        return PaymentOrder(
-            payment_id=charge.payment_id,
-            type=PaymentType.SUBSCRIPTION,
-            application=self._start.application,
-            user_id=found.user_id,
-            amount_minor=charge.decision.preview.total,
-            currency=charge.decision.preview.currency,
-            gateway=found.gateway if is_saved else charge.way.gateway,
-            method=PaymentMethod.SAVED if is_saved else charge.way.method,
-            description=f"{plan.tier.value} membership, {plan.cycle.value}",
-            payment_method_id=charge.method_id,
-            return_url=None if is_saved else charge.way.return_url,
-            payer=None if is_saved else charge.way.payer,
-            created_at=charge.opened_at,
-            expires_at=charge.expires_at,
-            subscription_id=found.id,
         )
 
     def _take(self, standing: SubscriptionStanding) -> None:

@@ -1,0 +1,170 @@
+"""The memberships of `everbill demo`: months of a subscription at each gateway, over HTTP alone.
+
+The subscription's own time is moved on by its test clock, from one thing that happens by itself to
+the next; the sandbox judges mandates by the same time.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from cli.shop import METHODS, JourneyFailed, Shop
+
+_STEP: Final = timedelta(hours=1)
+_BEYOND: Final = timedelta(minutes=1)
+"""How far past an instant the clock is moved, so that what is due then has happened."""
+_MOST_STEPS: Final = 150
+_MOST_MINOR: Final = 9900
+_SOFT_DECLINES: Final = {
+    "stripe": {"decline": "insufficient_funds", "times": 1},
+    "alipay": {"decline": "BUYER_BALANCE_NOT_ENOUGH", "times": 1},
+    "wechatpay": {"decline": "NOTENOUGH", "times": 1},
+}
+
+
+@dataclass
+class Member:
+    """One subscription as the API last told it, and what was seen of it on the way; amounts in
+    minor units. `charged` is what the payments of its history come to."""
+
+    gateway: str
+    method_id: str
+    subscription: dict[str, Any]
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    renewals: int = 0
+    prorated: int = 0
+    recovered: bool = False
+    paused_days: int = 0
+    quoted: int = 0
+    charged: int = 0
+    payments: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether everything came as it should: nothing but what was told ahead was charged."""
+        return (
+            self.subscription["status"] == "canceled"
+            and self.renewals >= _RENEWALS + 1
+            and self.recovered
+            and self.prorated > 0
+            and self.charged == self.quoted
+        )
+
+
+_RENEWALS: Final = 3
+
+
+async def membership(shop: Shop, gateway: str) -> Member:
+    """Signed up, renewed three times, upgraded, declined and recovered, paused and resumed, and
+    canceled with its period."""
+    member = await _signed_up(shop, gateway)
+    for _ in range(_RENEWALS):
+        await _until_renewed(shop, member)
+    await _upgrade(shop, member)
+    await shop.steer(gateway, member.method_id, **_SOFT_DECLINES[gateway])
+    await _until(shop, member, lambda now: now["status"] == "past_due")
+    member.quoted += member.subscription["owed"]["total"]
+    await _until(shop, member, lambda now: now["status"] == "active")
+    member.recovered = True
+    member.renewals += 1
+    await _paused(shop, member)
+    await shop.command(member.subscription, "cancel", at_period_end=True)
+    await _until(shop, member, lambda now: now["status"] == "canceled")
+    paid = await shop.history(member.subscription["user_id"])
+    member.payments = len(paid)
+    member.charged = sum(one["amount"] for one in paid)
+    return member
+
+
+async def _signed_up(shop: Shop, gateway: str) -> Member:
+    user_id, currency = f"member_{secrets.token_hex(6)}", METHODS[gateway][1]
+    terms: dict[str, object] = {}
+    if gateway != "stripe":
+        terms = {"most": _MOST_MINOR, "every_months": 1}
+    if gateway == "alipay":
+        terms["first_charge_on"] = (datetime.now(UTC) + timedelta(hours=8)).date().isoformat()
+    method = await shop.save_method(user_id, gateway, **terms)
+    subscription = await shop.subscribe(
+        user_id=user_id,
+        tier="BASIC",
+        cycle="monthly",
+        currency=currency,
+        gateway=gateway,
+        payment_method_id=method["id"],
+        trial_days=0,
+    )
+    member = Member(gateway, method["id"], subscription)
+    member.quoted += subscription["plan"]["amount"]
+    await _settled(shop, member)
+    return member
+
+
+async def _until_renewed(shop: Shop, member: Member) -> None:
+    number = member.subscription["period"]["number"]
+    told = await shop.upcoming(member.subscription)
+    member.quoted += told[0]["amount"]
+    await _until(shop, member, lambda now: now["period"]["number"] > number)
+    member.renewals += 1
+
+
+async def _upgrade(shop: Shop, member: Member) -> None:
+    """In the middle of a period: what it costs is what was previewed, to the minor unit."""
+    period = member.subscription["period"]
+    middle = _time(period["start"]) + (_time(period["end"]) - _time(period["start"])) / 2
+    await _move_to(shop, member, middle)
+    wanted = {"tier": "PREMIUM", "cycle": "monthly"}
+    quote = await shop.preview_command(member.subscription, "change", **wanted)
+    changing = await shop.command(member.subscription, "change", **wanted)
+    member.prorated = quote["preview"]["total"]
+    member.quoted += member.prorated
+    member.subscription = changing
+    await _settled(shop, member)
+    if member.subscription["plan"]["tier"] != "PREMIUM":
+        raise JourneyFailed(f"{member.subscription['id']} was not upgraded once that was paid")
+
+
+async def _paused(shop: Shop, member: Member) -> None:
+    await shop.command(member.subscription, "pause")
+    await _move_to(shop, member, member.now + timedelta(days=20))
+    member.subscription = await shop.command(member.subscription, "resume")
+    member.paused_days = 20
+
+
+async def _settled(shop: Shop, member: Member) -> None:
+    """The payment that it waits for is made, by hand where it was not charged."""
+    member.subscription = await shop.until_subscription(
+        member.subscription["id"],
+        lambda now: now["payment"] is None or now["payment"]["status"] != "created",
+    )
+    payment = member.subscription["payment"]
+    if payment is not None and payment["next_action"]["type"] != "none":
+        await shop.pay(payment)
+    member.subscription = await shop.until_subscription(
+        member.subscription["id"],
+        lambda now: now["payment"] is None and now["status"] != "incomplete",
+    )
+
+
+async def _until(shop: Shop, member: Member, condition: Any) -> None:
+    """Move on from one thing that happens by itself to the next, until the condition holds."""
+    for _ in range(_MOST_STEPS):
+        if condition(member.subscription):
+            return
+        next_at = member.subscription["next_at"]
+        at = member.now + _STEP if next_at is None else _time(next_at)
+        await _move_to(shop, member, max(at, member.now + _STEP) + _BEYOND)
+    raise JourneyFailed(f"{member.subscription['id']} never came to that: {member.subscription}")
+
+
+async def _move_to(shop: Shop, member: Member, at: datetime) -> None:
+    if member.gateway != "stripe":
+        await shop.set_business_time(member.gateway, member.method_id, at)
+    seconds = max(int((at - member.now).total_seconds()), 1)
+    moved = await shop.advance(member.subscription, seconds)
+    member.subscription, member.now = moved["subscription"], _time(moved["now"])
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
