@@ -1,4 +1,4 @@
-"""Stripe: card payments through PaymentIntents, with the official SDK."""
+"""Stripe: card payments through PaymentIntents, saved cards through SetupIntents, with the official SDK."""
 
 import re
 from typing import Final
