@@ -13,7 +13,7 @@ import stripe
 
 from billing.errors import AnswerUntrusted, InstructionsLost, OutcomeUnknown
 from billing.identifiers import gateway_key
-from billing.payment import ClientSecret, DeclineClass, Failure, GatewayName, PaymentMethod
+from billing.payment import ClientSecret, GatewayName, PaymentMethod
 from gateways.clock import Clock
 from gateways.gateway import (
     AlreadyOrdered,
@@ -40,7 +40,7 @@ from gateways.stripe.disputes import StripeDisputes
 from gateways.stripe.intents import StripeIntents
 from gateways.stripe.mandates import StripeMandates
 from gateways.stripe.objects import ChargeView, IntentView, read
-from gateways.stripe.outcomes import decline_of, refusal_of, state_of
+from gateways.stripe.outcomes import decline_of, not_whole, refusal_of, state_of
 from gateways.stripe.refunds import StripeRefunds
 
 ABSENT_FOR_GOOD: Final = timedelta(seconds=60)
@@ -141,13 +141,7 @@ class StripeGateway:
     async def _create(self, order: Order, step: str) -> OpenOutcome:
         amount = to_stripe(order.amount_minor, order.currency)
         if amount is None:
-            return Refused(
-                Failure(
-                    code="order_refused",
-                    advice=DeclineClass.HARD,
-                    message=f"Stripe takes whole {order.currency} only.",
-                )
-            )
+            return Refused(not_whole(order.currency))
         try:
             created = await self._creation.create_async(
                 {

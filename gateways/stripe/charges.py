@@ -17,7 +17,7 @@ from billing.errors import (
     OutcomeUnknown,
 )
 from billing.identifiers import gateway_key
-from billing.payment import ClientSecret, DeclineClass, Failure
+from billing.payment import ClientSecret, Failure
 from gateways.clock import Clock
 from gateways.gateway import AlreadyOrdered, ObservedState, Opened, OpenOutcome, Order, Refused
 from gateways.meaning import Meaning
@@ -25,7 +25,13 @@ from gateways.stripe.amounts import to_stripe
 from gateways.stripe.connection import KEY_LIFE, ErrorAnswer, read_error
 from gateways.stripe.intents import StripeIntents
 from gateways.stripe.objects import ErrorView, IntentView, read
-from gateways.stripe.outcomes import charge_refusal_of, decline_of, needs_payer, state_of
+from gateways.stripe.outcomes import (
+    charge_refusal_of,
+    decline_of,
+    needs_payer,
+    not_whole,
+    state_of,
+)
 
 _WAITS_FOR_PAYER: Final = "requires_action"
 _UNREAD: Final = ErrorView()
@@ -68,8 +74,7 @@ class StripeCharges:
     async def _create(self, order: Order, customer: str, card: str, step: str) -> OpenOutcome:
         amount = to_stripe(order.amount_minor, order.currency)
         if amount is None:
-            message = f"Stripe takes whole {order.currency} only."
-            return Refused(Failure(code="order_refused", advice=DeclineClass.HARD, message=message))
+            return Refused(not_whole(order.currency))
         try:
             created = await self._creation.create_async(
                 {

@@ -282,6 +282,15 @@ def setup_refusal_of(error: ErrorView) -> Failure:
     )
 
 
+def not_whole(currency: str) -> Failure:
+    """An order of an amount that Stripe has no way to say."""
+    return Failure(
+        code="order_refused",
+        advice=DeclineClass.HARD,
+        message=f"Stripe takes whole {currency} only.",
+    )
+
+
 def refund_state_of(status: str | None) -> RefundState:
     return REFUND_STATUSES.get(status or "", RefundState.UNRECOGNISED)
 
