@@ -34,7 +34,7 @@ from gateways.stripe.outcomes import (
 )
 
 _WAITS_FOR_PAYER: Final = "requires_action"
-_UNREAD: Final = ErrorView()
+_UNTOLD: Final = ErrorView()
 _REFUSALS: Final = (Meaning.REFUSED, Meaning.ABSENT, Meaning.DECLINED)
 _SETTLED: Final = (*_REFUSALS, Meaning.ORDERED)
 
@@ -130,12 +130,11 @@ class StripeCharges:
             if intent.status == _WAITS_FOR_PAYER or (error is not None and needs_payer(error)):
                 return self._opened(intent)
             intent = await self._canceled(intent)
-            self._intents.check_ordered(order, intent)
             state = state_of(intent.status)
         if state is ObservedState.PENDING:
             raise OutcomeUnknown(f"{intent.id} was declined, and can still be paid")
         if state is ObservedState.DEAD:
-            return Refused(_failure_of(error or intent.last_payment_error or _UNREAD))
+            return Refused(_failure_of(error or _UNTOLD))
         return AlreadyOrdered()
 
     async def _canceled(self, intent: IntentView) -> IntentView:

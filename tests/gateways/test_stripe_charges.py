@@ -304,6 +304,11 @@ async def test_a_key_that_is_used_up_is_followed_by_looking(
     assert await gateway.open(ORDER) == AlreadyOrdered()
     scripted.answers = [answer, page(intent()), canceled(), canceled()]
     assert isinstance(await gateway.open(ORDER), Refused)
+    failed = {"type": "card_error", "code": "card_declined", "decline_code": "lost_card"}
+    scripted.answers = [answer, page(intent(status="canceled", last_payment_error=failed))]
+    outcome = await gateway.open(ORDER)
+    assert isinstance(outcome, Refused)
+    assert outcome.failure.decline_code == "lost_card"
     scripted.answers = [answer, page()]
     with pytest.raises(InstructionsLost):
         await gateway.open(ORDER)

@@ -93,6 +93,13 @@ async def test_a_card_that_is_detached_or_missing_has_ended(
     assert (seen.state, seen.status, seen.reference) == (MandateState.ENDED, status, CARD)
 
 
+async def test_a_card_that_its_set_up_does_not_name_any_more_is_asked_about(
+    mandates: Mandates, scripted: Stripe
+) -> None:
+    scripted.answers = [ok(succeeded(payment_method=None)), ok(card(customer=None))]
+    assert (await mandates.query(SAVED)).state is MandateState.ENDED
+
+
 async def test_a_set_up_without_a_known_number_is_looked_for(
     mandates: Mandates, scripted: Stripe
 ) -> None:

@@ -21,6 +21,7 @@ from gateways.stripe.outcomes import (
     decline_of,
     meaning_of,
     message_of,
+    needs_payer,
     refusal_of,
     setup_state_of,
     state_of,
@@ -53,6 +54,19 @@ def test_every_status_of_a_payment_intent_has_a_state() -> None:
         "processing",
         "requires_capture",
     }
+
+
+@pytest.mark.parametrize("word", ["authentication_required", "authentication_not_handled"])
+def test_a_bank_that_wants_its_payer_is_known_by_either_code(word: str) -> None:
+    assert needs_payer(ErrorView(code=word))
+    assert needs_payer(ErrorView(code="card_declined", decline_code=word))
+    assert not needs_payer(ErrorView(code="card_declined", decline_code="do_not_honor"))
+
+
+@pytest.mark.parametrize("kind", ["payment_intent", "setup_intent"])
+def test_what_is_over_cannot_be_canceled(kind: str) -> None:
+    error = ErrorView(type="invalid_request_error", code=f"{kind}_unexpected_state")
+    assert meaning_of(400, error) is Meaning.ORDERED
 
 
 def test_every_status_of_a_setup_intent_has_a_state() -> None:
