@@ -1,4 +1,4 @@
-"""Stripe: card payments through PaymentIntents, with the official SDK."""
+"""Stripe: payments through PaymentIntents, saved cards through SetupIntents, with its SDK."""
 
 import re
 from typing import Final

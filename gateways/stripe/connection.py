@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, NoReturn
 
 import httpx
@@ -14,6 +15,13 @@ from gateways.meaning import Meaning
 from gateways.stripe.objects import ErrorView
 from gateways.stripe.outcomes import meaning_of, message_of
 from gateways.transport import make_client, retry_after_seconds, send
+
+KEY_LIFE: Final = timedelta(hours=23)
+"""Stripe may forget an idempotency key after 24 hours; sent again, it would be a new order."""
+
+CLOCK_SKEW: Final = timedelta(minutes=5)
+PAGE_SIZE: Final = 100
+MOST_PAGES: Final = 20
 
 _UNSENT_HEADERS: Final = {"user-agent", "x-stripe-client-user-agent"}
 """The SDK's, which describe this machine; ours says who calls."""

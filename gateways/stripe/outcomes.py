@@ -9,6 +9,7 @@ from typing import Final
 
 from billing.payment import DeclineClass, Failure
 from gateways.gateway import ObservedState, RefundState
+from gateways.mandates import MandateState
 from gateways.meaning import Meaning
 from gateways.stripe.objects import ErrorView
 from runtime.logs import redact
@@ -24,10 +25,27 @@ STATUSES: Final[Mapping[str, ObservedState]] = {
     "canceled": ObservedState.DEAD,
 }
 
+SETUP_STATUSES: Final[Mapping[str, MandateState]] = {
+    "requires_payment_method": MandateState.PENDING,
+    "requires_confirmation": MandateState.PENDING,
+    "requires_action": MandateState.PENDING,
+    "processing": MandateState.PENDING,
+    "succeeded": MandateState.ACTIVE,
+    "canceled": MandateState.FAILED,
+}
+"""Of a SetupIntent. What succeeded is active for as long as its card is attached."""
+
 CODES: Final[Mapping[str, Meaning]] = {
     **dict.fromkeys(("idempotency_key_in_use", "lock_timeout"), Meaning.UNKNOWN),
     **dict.fromkeys(("rate_limit", "payment_intent_rate_limit_exceeded"), Meaning.THROTTLED),
-    **dict.fromkeys(("payment_intent_unexpected_state", "intent_invalid_state"), Meaning.ORDERED),
+    **dict.fromkeys(
+        (
+            "payment_intent_unexpected_state",
+            "setup_intent_unexpected_state",
+            "intent_invalid_state",
+        ),
+        Meaning.ORDERED,
+    ),
     "resource_missing": Meaning.ABSENT,
     **dict.fromkeys(
         (
@@ -145,6 +163,10 @@ DECLINES: Final[Mapping[str, DeclineClass]] = {
 }
 """Decline codes, and the error codes that stand alone; one nobody knows is soft."""
 
+_AUTHENTICATION: Final = frozenset({"authentication_required", "authentication_not_handled"})
+_OF_THE_CARD: Final = frozenset({"payment_method", "customer"})
+_ENDED_CODES: Final = frozenset({"resource_missing", "payment_method_unexpected_state"})
+
 REFUND_STATUSES: Final[Mapping[str, RefundState]] = {
     "pending": RefundState.PROCESSING,
     "requires_action": RefundState.PROCESSING,
@@ -225,6 +247,47 @@ def refusal_of(error: ErrorView) -> Failure:
         decline_code=error.code,
         advice=DeclineClass.HARD,
         message=message_of(error, "Stripe will not take this order."),
+    )
+
+
+def setup_state_of(status: str) -> MandateState:
+    return SETUP_STATUSES.get(status, MandateState.UNRECOGNISED)
+
+
+def needs_payer(error: ErrorView) -> bool:
+    """Whether a declined charge is one that its payer need only confirm."""
+    return bool({error.code, error.decline_code} & _AUTHENTICATION)
+
+
+def charge_refusal_of(error: ErrorView) -> Failure:
+    """A charge that Stripe will not even try: `mandate_ended` where the saved card is gone, so
+    that the payer has to give another."""
+    if error.code not in _ENDED_CODES and error.param not in _OF_THE_CARD:
+        return refusal_of(error)
+    return Failure(
+        code="mandate_ended",
+        decline_code=error.code,
+        advice=DeclineClass.NEEDS_CUSTOMER,
+        message="The payer's saved card cannot be charged any more.",
+    )
+
+
+def setup_refusal_of(error: ErrorView) -> Failure:
+    """Consent that Stripe will not ask for."""
+    return Failure(
+        code="mandate_refused",
+        decline_code=error.code,
+        advice=DeclineClass.HARD,
+        message=message_of(error, "Stripe will not save a card for this order."),
+    )
+
+
+def not_whole(currency: str) -> Failure:
+    """An order of an amount that Stripe has no way to say."""
+    return Failure(
+        code="order_refused",
+        advice=DeclineClass.HARD,
+        message=f"Stripe takes whole {currency} only.",
     )
 
 

@@ -18,11 +18,12 @@ from billing.identifiers import (
     is_payment_id,
     is_refund_id,
     parse_attempt_number,
+    parse_mandate_number,
 )
 from billing.payment import GatewayName
 from gateways.gateway import Notification, Reply, WebhookRefused
 from gateways.strict_json import read_object
-from gateways.stripe.objects import REFUND_NUMBER, REFUND_PAYMENT
+from gateways.stripe.objects import MANDATE_NUMBER, REFUND_NUMBER, REFUND_PAYMENT
 
 TOLERANCE_SECONDS: Final = 300
 _JSON: Final = "application/json"
@@ -30,6 +31,7 @@ _MOST_SIGNATURES: Final = 10
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
 _INTENT: Final = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+_CARD: Final = re.compile(r"[a-z]{1,10}_[A-Za-z0-9_]{1,100}")
 _REFUND: Final = re.compile(r"[a-z]{1,10}_[A-Za-z0-9_]{1,50}")
 _OF_AN_ORDER: Final = ("payment_intent", "charge", "dispute")
 _ATTEMPT: Final = re.compile(r"[1-9][0-9]?")
@@ -44,6 +46,24 @@ _ECHOES: Final = frozenset(
         "charge.pending",
         "charge.updated",
         "charge.refund.updated",
+    }
+)
+
+
+_SETUP_EVENTS: Final = frozenset(
+    {
+        "setup_intent.succeeded",
+        "setup_intent.setup_failed",
+        "setup_intent.canceled",
+        "setup_intent.requires_action",
+    }
+)
+_CARD_EVENTS: Final = frozenset(
+    {
+        "payment_method.attached",
+        "payment_method.detached",
+        "payment_method.updated",
+        "payment_method.automatically_updated",
     }
 )
 
@@ -88,6 +108,8 @@ class StripeWebhookVerifier:
             return Notification(event.id, event.type, None)
         if subject.get("object") == "refund":
             return _of_refund(event)
+        if event.type in _SETUP_EVENTS or event.type in _CARD_EVENTS:
+            return _of_mandate(event)
         disputed = _disputed_reference(subject)
         return Notification(event.id, event.type, _number_of(subject), disputed_reference=disputed)
 
@@ -133,6 +155,31 @@ def _disputed_reference(subject: Mapping[str, Any]) -> str | None:
         return None
     intent_id = subject.get("payment_intent")
     return intent_id if isinstance(intent_id, str) and _INTENT.fullmatch(intent_id) else None
+
+
+def _of_mandate(event: _Event) -> Notification:
+    """What befalls a SetupIntent, which names its mandate, or a PaymentMethod, which does not."""
+    subject = event.data.object
+    number, card = None, subject.get("id")
+    if event.type in _SETUP_EVENTS:
+        number, card = _mandate_number(subject), subject.get("payment_method")
+    is_named = number is not None or event.type in _CARD_EVENTS
+    is_read = isinstance(card, str) and _CARD.fullmatch(card) is not None
+    return Notification(
+        event.id,
+        event.type,
+        None,
+        mandate_number=number,
+        # The account may set up cards for others too.
+        mandate_reference=card if is_named and is_read else None,
+    )
+
+
+def _mandate_number(subject: Mapping[str, Any]) -> str | None:
+    """Our number, from the metadata that we gave the SetupIntent."""
+    metadata = subject.get("metadata")
+    number = metadata.get(MANDATE_NUMBER) if isinstance(metadata, dict) else None
+    return number if isinstance(number, str) and parse_mandate_number(number) else None
 
 
 def _of_refund(event: _Event) -> Notification:

@@ -91,7 +91,10 @@ async def test_a_gateway_is_on_when_its_keys_are_set(make_settings: MakeSettings
         assert gateway.name is name
         assert verifiers[name].name is name
         await gateway.aclose()
-    assert gateways[GatewayName.STRIPE].capabilities.methods == {PaymentMethod.CARD}
+    assert gateways[GatewayName.STRIPE].capabilities.methods == {
+        PaymentMethod.CARD,
+        PaymentMethod.SAVED,
+    }
 
 
 @pytest.mark.parametrize("missing", sorted(STRIPE))

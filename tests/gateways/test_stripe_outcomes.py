@@ -8,18 +8,22 @@ from hypothesis import strategies as st
 from billing.money import CURRENCIES
 from billing.payment import DeclineClass
 from gateways.gateway import ObservedState
+from gateways.mandates import MandateState
 from gateways.meaning import Meaning
 from gateways.stripe.amounts import from_stripe, to_stripe
 from gateways.stripe.objects import ErrorView
 from gateways.stripe.outcomes import (
     DECLINES,
     GENERIC_MESSAGE,
+    SETUP_STATUSES,
     STATUSES,
     class_of,
     decline_of,
     meaning_of,
     message_of,
+    needs_payer,
     refusal_of,
+    setup_state_of,
     state_of,
 )
 
@@ -36,9 +40,9 @@ SOFT = """insufficient_funds card_velocity_exceeded withdrawal_count_limit_excee
     no_action_taken do_not_honor generic_decline call_issuer""".split()
 
 
-def statuses_of_the_sdk() -> set[str]:
-    """The statuses the SDK's type of PaymentIntent names."""
-    named = stripe.PaymentIntent.__annotations__["status"]
+def statuses_of_the_sdk(kind: type[stripe.StripeObject] = stripe.PaymentIntent) -> set[str]:
+    """The statuses the SDK's type of that object names."""
+    named = kind.__annotations__["status"]
     return {word for part in get_args(named) for word in get_args(part)}
 
 
@@ -52,9 +56,30 @@ def test_every_status_of_a_payment_intent_has_a_state() -> None:
     }
 
 
-@given(st.text().filter(lambda word: word not in STATUSES))
+@pytest.mark.parametrize("word", ["authentication_required", "authentication_not_handled"])
+def test_a_bank_that_wants_its_payer_is_known_by_either_code(word: str) -> None:
+    assert needs_payer(ErrorView(code=word))
+    assert needs_payer(ErrorView(code="card_declined", decline_code=word))
+    assert not needs_payer(ErrorView(code="card_declined", decline_code="do_not_honor"))
+
+
+@pytest.mark.parametrize("kind", ["payment_intent", "setup_intent"])
+def test_what_is_over_cannot_be_canceled(kind: str) -> None:
+    error = ErrorView(type="invalid_request_error", code=f"{kind}_unexpected_state")
+    assert meaning_of(400, error) is Meaning.ORDERED
+
+
+def test_every_status_of_a_setup_intent_has_a_state() -> None:
+    assert statuses_of_the_sdk(stripe.SetupIntent) == set(SETUP_STATUSES)
+    final = {"succeeded": MandateState.ACTIVE, "canceled": MandateState.FAILED}
+    waiting = dict.fromkeys(set(SETUP_STATUSES) - set(final), MandateState.PENDING)
+    assert final | waiting == SETUP_STATUSES
+
+
+@given(st.text().filter(lambda word: word not in {*STATUSES, *SETUP_STATUSES}))
 def test_a_status_nobody_knows_is_unrecognised(word: str) -> None:
     assert state_of(word) is ObservedState.UNRECOGNISED
+    assert setup_state_of(word) is MandateState.UNRECOGNISED
 
 
 @pytest.mark.parametrize(

@@ -309,3 +309,60 @@ def test_a_disputes_events_name_the_payment_intent(
     body = event("charge.dispute.created", **{"object": "dispute", **subject})
     told = verifier.verify(headers(body), body, NOW)
     assert (told.number, told.disputed_reference) == (None, reference)
+
+
+MANDATE_NUMBER = "pm01jd9q8x1zf6w8v7r3m2k4n5p6"
+_OURS = {"method_id": "pm_01jd9q8x1zf6w8v7r3m2k4n5p6", "number": MANDATE_NUMBER}
+
+
+def _mandate_told(
+    verifier: StripeWebhookVerifier, event_type: str, **subject: Any
+) -> tuple[str | None, str | None]:
+    body = event(event_type, **subject)
+    told = verifier.verify(headers(body), body, NOW)
+    assert told.event_type == event_type
+    assert (told.number, told.refund_number, told.disputed_reference) == (None, None, None)
+    return told.mandate_number, told.mandate_reference
+
+
+@pytest.mark.parametrize("word", ["succeeded", "setup_failed", "canceled", "requires_action"])
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        ({"payment_method": "pm_1Q9x"}, (MANDATE_NUMBER, "pm_1Q9x")),
+        ({"payment_method": None}, (MANDATE_NUMBER, None)),
+        ({"payment_method": {"id": "pm_1Q9x"}}, (MANDATE_NUMBER, None)),
+        ({"payment_method": "pm_1'; --"}, (MANDATE_NUMBER, None)),
+        ({"payment_method": "pm_1Q9x", "metadata": {}}, _NONE),
+        ({"payment_method": "pm_1Q9x", "metadata": None}, _NONE),
+        ({"payment_method": "pm_1Q9x", "metadata": {"number": "42"}}, _NONE),
+        ({"payment_method": "pm_1Q9x", "metadata": {"number": [MANDATE_NUMBER]}}, _NONE),
+    ],
+)
+def test_a_set_ups_events_name_its_mandate(
+    verifier: StripeWebhookVerifier,
+    word: str,
+    subject: dict[str, Any],
+    told: tuple[str | None, str | None],
+) -> None:
+    described = {"object": "setup_intent", "id": "seti_1", "metadata": _OURS, **subject}
+    assert _mandate_told(verifier, f"setup_intent.{word}", **described) == told
+
+
+@pytest.mark.parametrize("word", ["attached", "detached", "updated", "automatically_updated"])
+@pytest.mark.parametrize(
+    ("card_id", "reference"), [("pm_1Q9x", "pm_1Q9x"), ("pm_1\n", None), (7, None)]
+)
+def test_a_cards_events_name_it(
+    verifier: StripeWebhookVerifier, word: str, card_id: object, reference: str | None
+) -> None:
+    described = {"object": "payment_method", "id": card_id, "customer": None, "metadata": _OURS}
+    assert _mandate_told(verifier, f"payment_method.{word}", **described) == (None, reference)
+
+
+@pytest.mark.parametrize("event_type", ["setup_intent.created", "payment_method.of_tomorrow"])
+def test_other_events_of_saved_cards_are_about_nothing(
+    verifier: StripeWebhookVerifier, event_type: str
+) -> None:
+    described = {"object": "setup_intent", "id": "pm_1", "metadata": _OURS}
+    assert _mandate_told(verifier, event_type, **described) == _NONE
