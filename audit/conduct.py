@@ -7,10 +7,11 @@ from typing import Final
 
 from google.protobuf.message import Message
 from temporalio.api.common.v1 import Payload, SearchAttributes
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from audit.evidence import Evidence, Finding
+from audit.processes import without_process
 from billing.cards import contains_card_number
 from billing.payment import PaymentStatus
 from runtime.codec import ENCODING
@@ -48,7 +49,12 @@ async def ends_are_final(evidence: Evidence) -> list[Finding]:
     findings += await _last_event_against_row(evidence)
     findings += await _overdue(evidence)
     if evidence.client is not None:
-        findings += await _without_workflow(evidence)
+        findings += await without_process(
+            evidence,
+            5,
+            _that_need_workflows,
+            "it may still be paid, and no workflow of it runs",
+        )
     return findings
 
 
@@ -97,26 +103,6 @@ async def _overdue(evidence: Evidence) -> list[Finding]:
     ]
 
 
-async def _without_workflow(evidence: Evidence) -> list[Finding]:
-    """A payment may end between two looks at it; so whoever has no workflow is looked at again."""
-    suspects = [
-        payment_id
-        for payment_id in await _that_need_workflows(evidence)
-        if not await _runs(evidence, payment_id)
-    ]
-    still = set(await _that_need_workflows(evidence)) if suspects else set()
-    return [
-        Finding(
-            5,
-            payment_id,
-            "it may still be paid, and no workflow of it runs",
-            f"`everbill resume {payment_id}`",
-        )
-        for payment_id in suspects
-        if payment_id in still
-    ]
-
-
 async def _that_need_workflows(evidence: Evidence) -> list[str]:
     rows = await evidence.rows(
         """
@@ -129,17 +115,6 @@ async def _that_need_workflows(evidence: Evidence) -> list[str]:
         latest=evidence.now - evidence.under_way,
     )
     return [row["id"] for row in rows]
-
-
-async def _runs(evidence: Evidence, payment_id: str) -> bool:
-    assert evidence.client is not None
-    try:
-        description = await evidence.client.get_workflow_handle(payment_id).describe()
-    except RPCError as problem:
-        if problem.status is not RPCStatusCode.NOT_FOUND:
-            raise
-        return False
-    return description.status is WorkflowExecutionStatus.RUNNING
 
 
 async def nothing_lost(evidence: Evidence) -> list[Finding]:

@@ -9,7 +9,7 @@ _ONE_TRANSACTION: Final = "all are written in one transaction: look for writes p
 
 
 async def points_agree(evidence: Evidence) -> list[Finding]:
-    """Promise 9: balance, lots, ledger and history of each user agree to the point."""
+    """Promise 10: balance, lots, ledger and history of each user agree to the point."""
     return (
         await _balances(evidence)
         + await _chains(evidence)
@@ -59,7 +59,7 @@ async def _balances(evidence: Evidence) -> list[Finding]:
         ORDER BY account
         """
     )
-    return [Finding(9, row["account"], _differences(row), _ONE_TRANSACTION) for row in rows]
+    return [Finding(10, row["account"], _differences(row), _ONE_TRANSACTION) for row in rows]
 
 
 def _differences(row: Mapping[str, Any]) -> str:
@@ -100,7 +100,7 @@ async def _chains(evidence: Evidence) -> list[Finding]:
     )
     return [
         Finding(
-            9,
+            10,
             row["id"],
             f"it moves {row['amount']} from {row['before']} to {row['balance_after']}, and the"
             f" ledger has {row['credit']}",
@@ -127,7 +127,7 @@ async def _purchases(evidence: Evidence) -> list[Finding]:
     )
     return [
         Finding(
-            9,
+            10,
             row["id"],
             f"as a payment for points it is {row['status']}, and it brought {row['granted']}",
             "points are credited as the payment succeeds: " + _ONE_TRANSACTION,
@@ -141,7 +141,7 @@ async def _clawbacks(evidence: Evidence) -> list[Finding]:
     and nothing else has."""
     findings = [
         Finding(
-            9,
+            10,
             row["id"],
             f"the refund is {row['status']} over {row['amount_minor']}, and points are taken back"
             f" for {row['taken_for']}",
@@ -166,7 +166,7 @@ async def _clawbacks(evidence: Evidence) -> list[Finding]:
     ]
     findings += [
         Finding(
-            9,
+            10,
             row["reference"],
             f"the dispute has {row['held']}, and points are taken back for {row['taken_for']}",
             _ONE_TRANSACTION,
@@ -194,7 +194,7 @@ async def _clawbacks(evidence: Evidence) -> list[Finding]:
     ]
     findings += [
         Finding(
-            9,
+            10,
             row["cause_id"],
             f"it took {row['points']} points back, of which {row['owed']} are owed and"
             f" {row['taken']} came out of lots",

@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.table import Table
 
-from audit import conduct, disputes, money, points, refunds
+from audit import conduct, disputes, money, points, refunds, subscriptions
 from audit.evidence import Evidence, Finding
 
 Check = Callable[[Evidence], Awaitable[list[Finding]]]
@@ -22,6 +22,7 @@ PROMISES: Final[Sequence[tuple[int, str, Check]]] = (
     (8, "amounts are integers with a currency", money.integers_with_currencies),
     (9, "what disputes took is recorded, and in the ledger once", disputes.disputes_booked),
     (10, "points are bought, spent, taken back, and agree to the point", points.points_agree),
+    (11, "each period of a subscription is charged once", subscriptions.charged_once),
 )
 
 

@@ -1,4 +1,4 @@
-"""The checker's teeth for promise 9: each violation is planted, and it alone found."""
+"""The checker's teeth for promise 10: each violation is planted, and it alone found."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,14 +117,14 @@ async def test_a_balance_that_does_not_agree(
     broken: Broken, bought: Bought, plant: Plant, change: str
 ) -> None:
     plant(change)
-    assert await broken() == [(9, ACCOUNT)]
+    assert await broken() == [(10, ACCOUNT)]
 
 
 async def test_a_movement_that_is_not_in_the_ledger(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
     plant(f"UPDATE ledger_transactions SET cause = 'gone' WHERE cause = 'points/{bought.spend}'")
-    assert await broken() == [(9, bought.spend)]
+    assert await broken() == [(10, bought.spend)]
 
 
 async def test_points_that_only_the_ledger_knows(
@@ -141,28 +141,28 @@ async def test_points_that_only_the_ledger_knows(
             LONG_AGO,
             [Posting("points:shop:bo", -5, "PTS"), Posting("points_issued", 5, "PTS")],
         )
-    assert await broken() == [(9, ACCOUNT), (9, "points:shop:bo")]
+    assert await broken() == [(10, ACCOUNT), (10, "points:shop:bo")]
 
 
 async def test_a_history_with_a_gap(broken: Broken, bought: Bought, plant: Plant) -> None:
     plant(
         f"UPDATE points_transactions SET amount = amount - 1 WHERE id = '{bought.spend}'",
     )
-    assert await broken() == [(9, bought.spend)]
+    assert await broken() == [(10, bought.spend)]
 
 
 async def test_a_purchase_that_brought_nothing(
     broken: Broken, bought: Bought, clean: CleanRecord, plant: Plant
 ) -> None:
     plant(f"UPDATE payments SET type = 'points' WHERE id = '{clean.paid}'")
-    assert await broken() == [(9, clean.paid)]
+    assert await broken() == [(10, clean.paid)]
 
 
 async def test_points_of_a_payment_that_was_not_for_them(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
     plant(f"UPDATE payments SET type = 'one_time' WHERE id = '{bought.payment}'")
-    assert await broken() == [(9, bought.payment)]
+    assert await broken() == [(10, bought.payment)]
 
 
 async def test_a_refund_that_took_no_points(broken: Broken, bought: Bought, plant: Plant) -> None:
@@ -170,21 +170,21 @@ async def test_a_refund_that_took_no_points(broken: Broken, bought: Bought, plan
         "UPDATE points_clawbacks SET amount_minor = amount_minor - 1"
         f" WHERE cause_id = '{bought.refund}'"
     )
-    assert await broken() == [(9, bought.refund)]
+    assert await broken() == [(10, bought.refund)]
 
 
 async def test_a_failed_refund_that_keeps_the_points(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
     plant(f"UPDATE points_clawbacks SET restored_at = NULL WHERE cause_id = '{bought.failed}'")
-    assert (9, bought.failed) in await broken()
+    assert (10, bought.failed) in await broken()
 
 
 async def test_a_clawback_that_took_less_than_it_says(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
     plant(f"UPDATE points_clawbacks SET points = points + 1 WHERE cause_id = '{bought.refund}'")
-    assert await broken() == [(9, bought.refund)]
+    assert await broken() == [(10, bought.refund)]
 
 
 async def test_a_dispute_that_took_no_points(broken: Broken, bought: Bought, plant: Plant) -> None:
@@ -195,7 +195,7 @@ async def test_a_dispute_that_took_no_points(broken: Broken, bought: Bought, pla
         " SELECT gateway, 'dp_1', payment_id, attempt, 'shop', 'open', 'open', 'none', 1, currency,"
         f" 1, 0, 0, 0, now(), now(), now() FROM receipts WHERE payment_id = '{bought.payment}'"
     )
-    assert (9, "dp_1") in await broken()
+    assert (10, "dp_1") in await broken()
 
 
 @pytest.mark.parametrize(
