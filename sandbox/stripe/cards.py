@@ -152,21 +152,23 @@ def card_by_number(number: str) -> Card:
     return Card(number, decline="test_mode_live_card")
 
 
+def no_such_method(name: str) -> StripeError:
+    """The refusal of a parameter that names a payment method which is not there."""
+    return StripeError(
+        400, f"No such PaymentMethod: '{name}'", code="resource_missing", param="payment_method"
+    )
+
+
 def is_token(name: str) -> bool:
     """Whether it is the name of a test payment method, not the id of one that somebody made."""
     return name.startswith("pm_card_")
 
 
 def card_by_token(token: str) -> Card:
-    """Raises StripeError (404) for what is not one of Stripe's test payment methods."""
+    """Raises StripeError (400) for what is not one of Stripe's test payment methods."""
     number = _TOKENS.get(token)
     if number is None:
-        raise StripeError(
-            404,
-            f"No such PaymentMethod: '{token}'",
-            code="resource_missing",
-            param="payment_method",
-        )
+        raise no_such_method(token)
     return _CARDS[number]
 
 

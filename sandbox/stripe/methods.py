@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sandbox.book import Document
 from sandbox.core import Sandbox
-from sandbox.stripe.cards import Card, Problem, card_by_token, is_token
+from sandbox.stripe.cards import Card, Problem, card_by_token, is_token, no_such_method
 from sandbox.stripe.errors import StripeError, missing
 from sandbox.stripe.events import Events, Origin
 from sandbox.stripe.objects import new_payment_method, shown_card, unix
@@ -69,7 +69,9 @@ class Methods:
         is the kind of object that wants to use it, for `customer`. Raises StripeError."""
         if is_token(method_id):
             return self.create(card_by_token(method_id))
-        method = self.get(method_id)
+        method = self.find(method_id)
+        if method is None:
+            raise no_such_method(method_id)
         if method["state"] in (_USED, _DETACHED):
             raise _used_up()
         self._check_owner(method["object"], customer, owner)

@@ -35,8 +35,8 @@ class Authentication(BaseModel):
 
 
 class CardPayer:
-    """Confirms intents, of payments and of cards to save, as a card form would. Option `card`: the
-    number of a test card."""
+    """Confirms intents, of payments and of cards to save, as a card form would. Options: `card`,
+    the number of a test card, or `payment_method`, the id of one that the customer has saved."""
 
     def __init__(self, sandbox: Sandbox, intents: Intents) -> None:
         self._sandbox = sandbox
@@ -48,13 +48,15 @@ class CardPayer:
         """With 4242… unless `card` tells otherwise. A card that needs 3DS leaves
         `requires_action` and the bank's page, leading to `return_url`, in `url`; one that
         declines leaves its code in `decline_code`."""
-        _check_options(options, {"card", "return_url"})
-        number = options.get("card")
+        _check_options(options, {"card", "payment_method", "return_url"})
+        number, saved = options.get("card"), options.get("payment_method")
+        if number and saved:
+            raise ControlRefused(422, "a payer has a card or a payment_method, not both")
         try:
             used = card_by_number(str(number)) if number else GOOD
         except StripeError as problem:
             raise ControlRefused(422, str(problem)) from None
-        return self._confirm(wanted, used, options.get("return_url"))
+        return self._confirm(wanted, str(saved) if saved else used, options.get("return_url"))
 
     async def decline(
         self, wanted: Wanted, decline_code: str | None = None, **options: Any
@@ -106,13 +108,22 @@ class CardPayer:
             return str(error.get("decline_code") or error["code"])
         return None
 
-    def _confirm(self, wanted: Wanted, card: Card, return_url: str | None) -> dict[str, Any]:
+    def _confirm(self, wanted: Wanted, card: Card | str, return_url: str | None) -> dict[str, Any]:
+        """With a new card, or with the saved one that has this id."""
         origin = Origin(make_id("req", 14))
         with self._sandbox.book.transaction():
             kept = self._find_either(wanted)
             confirm = self._keeper_of(kept).confirm
-            method = self._methods.create(card)
+            method = self._method(card, kept["object"])
             return told(kept, self.try_to(confirm, kept, method, origin, return_url=return_url))
+
+    def _method(self, card: Card | str, intent: Document) -> Document:
+        if isinstance(card, Card):
+            return self._methods.create(card)
+        try:
+            return self._methods.named(card, intent["customer"], "intent")
+        except StripeError as problem:
+            raise ControlRefused(422, str(problem)) from None
 
     def _keeper_of(self, kept: Document) -> Intents | Setups:
         return self._setups if kept["object"]["object"] == "setup_intent" else self._intents
