@@ -1,4 +1,5 @@
-"""Stripe: PaymentIntents with cards, their refunds and disputes; a `sandbox.core.Provider`."""
+"""Stripe: PaymentIntents with cards, their refunds and disputes, and cards saved by SetupIntents; a
+`sandbox.core.Provider` that keeps agreements."""
 
 import hashlib
 import hmac
@@ -8,21 +9,27 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from sandbox.core import Keys, Merchant, OrderLine, Payer, Sandbox
+from sandbox.core import Agreements, Keys, Merchant, OrderLine, Payer, Sandbox
 from sandbox.delivery import Message, WebhookRules
 from sandbox.stripe.calls import Calls
+from sandbox.stripe.customer_routes import customer_routes
 from sandbox.stripe.dispute_routes import dispute_routes
 from sandbox.stripe.disputes import Disputes
-from sandbox.stripe.intents import NAME, Intents
+from sandbox.stripe.events import NAME
+from sandbox.stripe.intents import Intents
 from sandbox.stripe.merchant import StripeMerchant
 from sandbox.stripe.objects import make_id
 from sandbox.stripe.payer import CardPayer, order_lines, payer_routes
 from sandbox.stripe.refund_routes import refund_routes
 from sandbox.stripe.refunds import Refunds
 from sandbox.stripe.routes import api_routes
+from sandbox.stripe.saved_cards import SavedCards
+from sandbox.stripe.setup_routes import setup_routes
+from sandbox.stripe.setups import Setups
 
 __all__ = [
     "NAME",
+    "agreements",
     "make_keys",
     "merchant",
     "orders",
@@ -57,8 +64,10 @@ def routes(sandbox: Sandbox) -> APIRouter:
     intents, disputes = _account(sandbox)
     router = APIRouter()
     card_payer = CardPayer(sandbox, intents)
-    router.include_router(payer_routes(sandbox, card_payer, intents))
+    router.include_router(payer_routes(sandbox, card_payer))
     calls = Calls(sandbox)
+    router.include_router(customer_routes(sandbox, calls))
+    router.include_router(setup_routes(sandbox, Setups(sandbox), calls))
     router.include_router(dispute_routes(sandbox, disputes, card_payer, calls))
     router.include_router(refund_routes(sandbox, Refunds(sandbox, intents), calls))
     router.include_router(api_routes(sandbox, intents, calls))
@@ -79,6 +88,10 @@ def _account(sandbox: Sandbox) -> tuple[Intents, Disputes]:
 
 def merchant(sandbox: Sandbox) -> Merchant:
     return StripeMerchant(sandbox, _account(sandbox)[0])
+
+
+def agreements(sandbox: Sandbox) -> Agreements:
+    return SavedCards(sandbox)
 
 
 def webhook_rules(sandbox: Sandbox) -> WebhookRules:

@@ -17,9 +17,9 @@ from sandbox.book import Document
 from sandbox.core import Sandbox
 from sandbox.faults import Fault, faulted
 from sandbox.stripe.errors import StripeError, balance_insufficient, server_error
+from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.forms import Form, parse_form
 from sandbox.stripe.idempotency import IdempotencyKeys, Kept, fingerprint
-from sandbox.stripe.intents import NAME, Origin
 from sandbox.stripe.objects import API_VERSION, make_id, unix
 
 _VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}(\.[a-z_]+)?")
@@ -156,13 +156,15 @@ class Calls:
 
 
 def altered(body: Document, fault: Fault) -> Document:
-    """The answer as a fault of its content makes it, for each intent, refund or dispute in it."""
+    """The answer as a fault of its content makes it, for each object in it."""
     body = deepcopy(body)
     for item in body["data"] if body.get("object") == "list" else [body]:
         if item.get("object") == "payment_intent":
             _alter(item, fault.name)
         elif item.get("object") in ("refund", "dispute"):
             _alter_of_charge(item, fault.name)
+        elif item.get("object") in ("setup_intent", "payment_method"):
+            _alter_saved(item, fault.name)
     return body
 
 
@@ -189,6 +191,14 @@ def _alter_of_charge(item: Document, name: str) -> None:
         for field in ("charge", "payment_intent"):
             item[field] = _another(item[field])
     elif name == "unknown_status":
+        item["status"] = "requires_reflection"
+
+
+def _alter_saved(item: Document, name: str) -> None:
+    if name == "wrong_order":
+        item["id"] = _another(item["id"])
+        item["metadata"] = {key: _another(value) for key, value in item["metadata"].items()}
+    elif name == "unknown_status" and "status" in item:
         item["status"] = "requires_reflection"
 
 

@@ -41,15 +41,23 @@ class Card:
     """A test card. `decline` is the decline code it ends in, None when it pays. `refund` is the
     course of a refund to it: `pending` before it succeeds, or one that `fails` after it had
     succeeded; None for one that succeeds at once. `dispute` is the reason for which a charge of it
-    is disputed right after."""
+    is disputed right after.
+
+    `can_be_saved` is one that is saved although it declines when charged; `is_exempt_once_saved`
+    one that needs no 3DS any more for charges without the payer.
+    """
 
     number: str
     brand: str = "visa"
     decline: str | None = None
     needs_3ds: bool = False
+    can_be_saved: bool = False
+    is_exempt_once_saved: bool = False
     declines_only_with_cvc: bool = False
     refund: str | None = None
     dispute: str | None = None
+    exp_month: int = 12
+    exp_year: int = 2034
 
     @property
     def last4(self) -> str:
@@ -76,11 +84,17 @@ _CARDS: Final = {
         Card("4000000000000127", decline="incorrect_cvc", declines_only_with_cvc=True),
         Card("4000000000000119", decline="processing_error"),
         Card("4000000000006975", decline="card_velocity_exceeded"),
-        Card("4000000000000341", decline="generic_decline"),
-        Card("4000002500003155", needs_3ds=True),
+        Card("4000000000000341", decline="generic_decline", can_be_saved=True),
+        Card("4000002500003155", needs_3ds=True, is_exempt_once_saved=True),
         Card("4000002760003184", needs_3ds=True),
         Card("4000000000003220", needs_3ds=True),
-        Card("4000008260003178", decline="insufficient_funds", needs_3ds=True),
+        Card(
+            "4000008260003178",
+            decline="insufficient_funds",
+            needs_3ds=True,
+            can_be_saved=True,
+            is_exempt_once_saved=True,
+        ),
     )
 }
 _TOKENS: Final = {
@@ -138,16 +152,23 @@ def card_by_number(number: str) -> Card:
     return Card(number, decline="test_mode_live_card")
 
 
+def no_such_method(name: str) -> StripeError:
+    """The refusal of a parameter that names a payment method which is not there."""
+    return StripeError(
+        400, f"No such PaymentMethod: '{name}'", code="resource_missing", param="payment_method"
+    )
+
+
+def is_token(name: str) -> bool:
+    """Whether it is the name of a test payment method, not the id of one that somebody made."""
+    return name.startswith("pm_card_")
+
+
 def card_by_token(token: str) -> Card:
-    """Raises StripeError (404) for what is not one of Stripe's test payment methods."""
+    """Raises StripeError (400) for what is not one of Stripe's test payment methods."""
     number = _TOKENS.get(token)
     if number is None:
-        raise StripeError(
-            404,
-            f"No such PaymentMethod: '{token}'",
-            code="resource_missing",
-            param="payment_method",
-        )
+        raise no_such_method(token)
     return _CARDS[number]
 
 
@@ -183,13 +204,14 @@ def card_from_data(data: Form, now: datetime) -> Card:
             param="payment_method_data[card][number]",
         )
     card = card_by_number(str(typed["number"]).replace(" ", ""))
-    _check_expiry(typed, now)
+    month, year = _read_expiry(typed, now)
+    card = replace(card, exp_month=month, exp_year=year)
     if card.declines_only_with_cvc and not typed.get("cvc"):
         return replace(card, decline=None)
     return card
 
 
-def _check_expiry(typed: Form, now: datetime) -> None:
+def _read_expiry(typed: Form, now: datetime) -> tuple[int, int]:
     month, year = str(typed.get("exp_month", "12")), str(typed.get("exp_year", now.year + 1))
     if not month.isdigit() or not 1 <= int(month) <= 12:
         raise _card_error(
@@ -200,6 +222,7 @@ def _check_expiry(typed: Form, now: datetime) -> None:
         raise _card_error(
             "invalid_expiry_year", "Your card's expiration year is invalid.", "exp_year"
         )
+    return int(month), full_year
 
 
 def _card_error(code: str, message: str, param: str) -> StripeError:

@@ -10,7 +10,8 @@ from sandbox.book import Document
 from sandbox.core import Sandbox, Wanted
 from sandbox.stripe.calls import Calls
 from sandbox.stripe.disputes import Disputes
-from sandbox.stripe.intents import DISPUTE, NAME
+from sandbox.stripe.events import NAME
+from sandbox.stripe.intents import DISPUTE
 from sandbox.stripe.lists import Lists, expanded
 from sandbox.stripe.payer import CardPayer
 

@@ -9,8 +9,9 @@ from sandbox.book import Document
 from sandbox.core import ControlRefused, Sandbox
 from sandbox.stripe.cards import Card
 from sandbox.stripe.errors import missing
+from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.forms import Form
-from sandbox.stripe.intents import CHARGE, DISPUTE, NAME, Intents, Origin
+from sandbox.stripe.intents import CHARGE, DISPUTE, Intents
 from sandbox.stripe.objects import new_dispute, new_dispute_transaction, unix
 
 FEE: Final = 1500

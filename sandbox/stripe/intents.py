@@ -12,19 +12,12 @@ from sandbox.book import Document
 from sandbox.core import Sandbox
 from sandbox.stripe.cards import Card, Problem, problem_of
 from sandbox.stripe.errors import StripeError, missing
-from sandbox.stripe.objects import (
-    make_id,
-    new_charge,
-    new_event,
-    new_intent,
-    new_payment_method,
-    unix,
-)
+from sandbox.stripe.events import NAME, Events, Origin
+from sandbox.stripe.methods import Methods, declined
+from sandbox.stripe.objects import make_id, new_charge, new_intent, unix
 
-NAME: Final = "stripe"
 INTENT: Final = "stripe_intent"
 CHARGE: Final = "stripe_charge"
-EVENT: Final = "stripe_event"
 REFUND: Final = "stripe_refund"
 DISPUTE: Final = "stripe_dispute"
 CANCELABLE: Final = (
@@ -35,7 +28,6 @@ CANCELABLE: Final = (
     "processing",
 )
 _CONFIRMABLE: Final = ("requires_payment_method", "requires_confirmation", "requires_action")
-_WEBHOOK_PATH: Final = "/api/v1/payment/webhook/stripe"
 _AUTHENTICATION_REQUIRED: Final = Problem(
     "authentication_required",
     "authentication_required",
@@ -45,14 +37,6 @@ _AUTHENTICATION_FAILED: Final = (
     "The provided PaymentMethod has failed authentication. You can provide payment_method_data"
     " or a new PaymentMethod to attempt to fulfill this PaymentIntent again."
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The request behind a change, as its events name it."""
-
-    request_id: str | None = None
-    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,14 +58,16 @@ class Intents:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._book = sandbox.book
+        self._events = Events(sandbox)
+        self._methods = Methods(sandbox)
         self._followers: list[ChargeFollower] = []
 
     def after_charges(self, follow: ChargeFollower) -> None:
         """Have `follow` called in the transaction of each charge that takes money."""
         self._followers.append(follow)
 
-    def create(self, wanted: NewIntent, card: Card | None, origin: Origin) -> Document:
-        """The kept document of a new intent, with a card on it if one is given."""
+    def create(self, wanted: NewIntent, method: Document | None, origin: Origin) -> Document:
+        """The kept document of a new intent, with a kept payment method on it if one is given."""
         intent = new_intent(wanted.amount, wanted.currency, self._now()) | wanted.fields
         metadata = intent["metadata"]
         attempt = str(metadata.get("attempt", "1"))
@@ -92,9 +78,8 @@ class Intents:
             "card": None,
             "source": None,
         }
-        if card:
-            intent["status"] = "requires_confirmation"
-            self._put_card(kept, card)
+        if method:
+            intent |= {"status": "requires_confirmation", "payment_method": method["object"]["id"]}
         self._keep(kept)
         self.tell(kept, "payment_intent.created", intent, origin)
         return kept
@@ -120,19 +105,26 @@ class Intents:
     def confirm(
         self,
         kept: Document,
-        card: Card | None,
+        method: Document | None,
         origin: Origin,
         *,
         return_url: str | None = None,
         authentication_possible: bool = True,
+        off_session: bool = False,
     ) -> Document:
-        """Try to take the money. The intent, succeeded or requiring action; raises StripeError."""
+        """Try to take the money, with a kept payment method or with the one it has. The intent,
+        succeeded or requiring action; raises StripeError."""
         intent: Document = kept["object"]
-        self._check_confirmable(kept, card)
-        if card:
-            self._put_card(kept, card)
-        used = Card(**kept["card"])
-        intent |= {"next_action": None, "last_payment_error": None}
+        self._check_confirmable(kept, method)
+        if method is None:
+            method = self._methods.of_intent(intent)
+        used = self._methods.tried(method, off_session=off_session)
+        kept |= {"card": asdict(used), "payment_method": method["object"]}
+        intent |= {
+            "payment_method": method["object"]["id"],
+            "next_action": None,
+            "last_payment_error": None,
+        }
         if used.needs_3ds and not authentication_possible:
             return self._decline(kept, used, _AUTHENTICATION_REQUIRED, origin)
         if used.needs_3ds:
@@ -190,20 +182,9 @@ class Intents:
 
     def tell(self, kept: Document, event_type: str, subject: Document, origin: Origin) -> None:
         """Write an event about the intent or something of it, and have it sent."""
-        event = new_event(
-            event_type, subject, self._now(), origin.request_id, origin.idempotency_key
-        )
-        self._book.put(EVENT, event["id"], event)
-        self._sandbox.delivery.enqueue(
-            NAME,
-            url=f"{self._sandbox.public_url}{_WEBHOOK_PATH}",
-            number=kept["object"]["id"],
-            reference=kept["reference"],
-            event_type=event_type,
-            payload=event,
-        )
+        self._events.tell(kept["object"]["id"], kept["reference"], event_type, subject, origin)
 
-    def _check_confirmable(self, kept: Document, card: Card | None) -> None:
+    def _check_confirmable(self, kept: Document, method: Document | None) -> None:
         intent: Document = kept["object"]
         status = intent["status"]
         if status == "succeeded":
@@ -219,7 +200,7 @@ class Intents:
                 f" of {status}. You may only update the payment_method of a PaymentIntent with one"
                 f" of the following statuses: {', '.join(_CONFIRMABLE)}.",
             )
-        if card is None and intent["payment_method"] is None:
+        if method is None and intent["payment_method"] is None:
             raise self._unexpected(
                 intent,
                 "You cannot confirm this PaymentIntent because it's missing a payment method. You"
@@ -277,16 +258,7 @@ class Intents:
         method = kept["payment_method"]
         charge = new_charge(intent, method["id"], card, problem, self._now())
         self._book.put(CHARGE, charge["id"], charge)
-        told: Document = {
-            "charge": charge["id"],
-            "decline_code": problem.decline_code,
-            "payment_method": method,
-        }
-        if problem.advice_code:
-            told["advice_code"] = problem.advice_code
-        error = StripeError(
-            402, problem.message, type="card_error", code=problem.code, executed=True, **told
-        )
+        error = declined(problem, method, charge=charge["id"])
         intent |= {
             "status": "requires_payment_method",
             "payment_method": None,
@@ -298,11 +270,6 @@ class Intents:
         self.tell(kept, "payment_intent.payment_failed", intent, origin)
         error.body["error"]["payment_intent"] = intent
         raise error
-
-    def _put_card(self, kept: Document, card: Card) -> None:
-        kept["card"] = asdict(card)
-        kept["payment_method"] = new_payment_method(card, self._now())
-        kept["object"]["payment_method"] = kept["payment_method"]["id"]
 
     def _unexpected(self, intent: Document, message: str) -> StripeError:
         return StripeError(

@@ -7,12 +7,26 @@ from typing import Any, Final
 from sandbox.book import Book, Document
 from sandbox.core import Sandbox
 from sandbox.delivery import DELIVERED, KIND
+from sandbox.stripe.customers import CUSTOMER
 from sandbox.stripe.errors import StripeError, missing
+from sandbox.stripe.events import EVENT, NAME
 from sandbox.stripe.forms import Form
-from sandbox.stripe.intents import CHARGE, DISPUTE, EVENT, INTENT, NAME, REFUND
+from sandbox.stripe.intents import CHARGE, DISPUTE, INTENT, REFUND
+from sandbox.stripe.methods import METHOD
 from sandbox.stripe.parameters import LIST, check_known, read_integer
+from sandbox.stripe.setups import SETUP
 
 _CHUNK: Final = 100
+_KEPT: Final = (INTENT, METHOD, SETUP)
+"""Kinds whose objects are kept with more than Stripe shows of them."""
+
+_EXPANDABLE: Final = {
+    "charge": CHARGE,
+    "customer": CUSTOMER,
+    "latest_charge": CHARGE,
+    "payment_intent": INTENT,
+    "payment_method": METHOD,
+}
 _COMPARISONS: Final[dict[str, Callable[[int, int], bool]]] = {
     "gt": lambda created, bound: created > bound,
     "gte": lambda created, bound: created >= bound,
@@ -30,6 +44,22 @@ class Lists:
 
     def charges(self, form: Form) -> Document:
         return self._page("/v1/charges", CHARGE, form, ("customer", "payment_intent"))
+
+    def customers(self, form: Form) -> Document:
+        return self._page("/v1/customers", CUSTOMER, form, ())
+
+    def setups(self, form: Form) -> Document:
+        return self._page("/v1/setup_intents", SETUP, form, ("customer", "payment_method"))
+
+    def methods(self, form: Form, parent: str) -> Document:
+        """Those that customers have saved; the list's URL begins with `parent`."""
+        return self._page(
+            f"{parent}/payment_methods",
+            METHOD,
+            form,
+            ("customer", "type"),
+            lambda method: method["customer"] is not None,
+        )
 
     def refunds(self, form: Form) -> Document:
         return self._of_charges("/v1/refunds", REFUND, form)
@@ -86,7 +116,7 @@ class Lists:
         in_time = _created_filter(form.get("created"))
         found: list[Document] = []
         while chunk := self._book.newest(kind, _CHUNK, after=after):
-            items = [entry["object"] if kind == INTENT else entry for entry in chunk]
+            items = [_shown(kind, entry) for entry in chunk]
             found += [
                 item
                 for item in items
@@ -112,14 +142,19 @@ class Lists:
 
 def expanded(book: Book, item: Document, form: Form) -> Document:
     """The object with what `expand` names put in its place. Raises StripeError."""
-    kinds = {"charge": CHARGE, "latest_charge": CHARGE, "payment_intent": INTENT}
     for path in form.get("expand", []):
-        if path not in kinds or path not in item:
+        if path not in _EXPANDABLE or path not in item:
             raise StripeError(400, f"This property cannot be expanded ({path}).", param="expand")
         if item[path]:
-            found = book.get(kinds[path], item[path]) or {}
-            item = item | {path: found["object"] if path == "payment_intent" else found}
+            kind = _EXPANDABLE[path]
+            item = item | {path: _shown(kind, book.get(kind, item[path]) or {})}
     return item
+
+
+def _shown(kind: str, entry: Document) -> Document:
+    """The object of an entry of the book."""
+    shown: Document = entry["object"] if kind in _KEPT else entry
+    return shown
 
 
 def _created_filter(created: Any) -> Callable[[int], bool]:

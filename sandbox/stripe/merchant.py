@@ -4,7 +4,8 @@ from typing import Any
 
 from sandbox.core import ControlRefused, Sandbox, Wanted
 from sandbox.stripe.errors import StripeError
-from sandbox.stripe.intents import NAME, Intents, Origin
+from sandbox.stripe.events import NAME, Origin
+from sandbox.stripe.intents import Intents
 from sandbox.stripe.payer import CardPayer
 from sandbox.stripe.refunds import Refunds
 

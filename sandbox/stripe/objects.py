@@ -1,5 +1,6 @@
 """Stripe's objects as its API version 2026-10-28.endive shows them."""
 
+import hashlib
 import secrets
 import string
 from datetime import datetime
@@ -18,9 +19,12 @@ _HIDDEN_FROM_BROWSERS: Final = (
     "amount_received",
     "application",
     "customer",
+    "latest_attempt",
     "latest_charge",
+    "mandate",
     "metadata",
     "on_behalf_of",
+    "single_use_mandate",
     "statement_descriptor",
     "statement_descriptor_suffix",
     "transfer_group",
@@ -83,7 +87,7 @@ def new_intent(amount: int, currency: str, created: int) -> Document:
 
 
 def browser_view(intent: Document) -> Document:
-    """The part of a PaymentIntent that a publishable key may see."""
+    """The part of a PaymentIntent or SetupIntent that a publishable key may see."""
     return {name: value for name, value in intent.items() if name not in _HIDDEN_FROM_BROWSERS}
 
 
@@ -93,12 +97,80 @@ def new_payment_method(card: Card, created: int) -> Document:
         "object": "payment_method",
         "allow_redisplay": "unspecified",
         "billing_details": _no_billing_details(),
-        "card": _card_details(card) | {"networks": {"available": [card.brand], "preferred": None}},
+        "card": shown_card(card),
         "created": created,
         "customer": None,
         "livemode": False,
         "metadata": {},
         "type": "card",
+    }
+
+
+def shown_card(card: Card) -> Document:
+    """The card of a PaymentMethod."""
+    return _card_details(card) | {"networks": {"available": [card.brand], "preferred": None}}
+
+
+def new_customer(created: int) -> Document:
+    return {
+        "id": make_id("cus", 14),
+        "object": "customer",
+        "address": None,
+        "balance": 0,
+        "created": created,
+        "currency": None,
+        "default_source": None,
+        "delinquent": False,
+        "description": None,
+        "discount": None,
+        "email": None,
+        "invoice_prefix": secrets.token_hex(4).upper(),
+        "invoice_settings": {
+            "custom_fields": None,
+            "default_payment_method": None,
+            "footer": None,
+            "rendering_options": None,
+        },
+        "livemode": False,
+        "metadata": {},
+        "name": None,
+        "next_invoice_sequence": 1,
+        "phone": None,
+        "preferred_locales": [],
+        "shipping": None,
+        "tax_exempt": "none",
+        "test_clock": None,
+    }
+
+
+def new_setup(created: int) -> Document:
+    """A SetupIntent that waits for a payment method."""
+    setup_id = make_id("seti")
+    return {
+        "id": setup_id,
+        "object": "setup_intent",
+        "allowed_payment_method_types": None,
+        "application": None,
+        "automatic_payment_methods": {"allow_redirects": "always", "enabled": True},
+        "cancellation_reason": None,
+        "client_secret": make_id(f"{setup_id}_secret", 25),
+        "created": created,
+        "customer": None,
+        "description": None,
+        "flow_directions": None,
+        "last_setup_error": None,
+        "latest_attempt": None,
+        "livemode": False,
+        "mandate": None,
+        "metadata": {},
+        "next_action": None,
+        "on_behalf_of": None,
+        "payment_method": None,
+        "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
+        "payment_method_types": ["card"],
+        "single_use_mandate": None,
+        "status": "requires_payment_method",
+        "usage": "off_session",
     }
 
 
@@ -283,9 +355,9 @@ def _card_details(card: Card) -> Document:
             "cvc_check": "fail" if card.decline == "incorrect_cvc" else "pass",
         },
         "country": "US",
-        "exp_month": 12,
-        "exp_year": 2034,
-        "fingerprint": "SandboxFingerprint",
+        "exp_month": card.exp_month,
+        "exp_year": card.exp_year,
+        "fingerprint": hashlib.sha256(card.number.encode()).hexdigest()[:16],
         "funding": "credit",
         "last4": card.last4,
         "three_d_secure": None,

@@ -1,4 +1,4 @@
-"""What a PaymentIntent may be created, confirmed, canceled and listed with, and the refusals."""
+"""What intents may be created, confirmed, canceled and listed with, and the refusals."""
 
 from typing import Any, Final
 
@@ -55,13 +55,45 @@ CONFIRM: Final = frozenset(
         "use_stripe_sdk",
     }
 )
+_SETUP_COPIED: Final = ("allowed_payment_method_types", "customer", "description")
+SETUP_CREATE: Final = frozenset(
+    {
+        *_SETUP_COPIED,
+        "automatic_payment_methods",
+        "confirm",
+        "expand",
+        "mandate_data",
+        "metadata",
+        "payment_method",
+        "payment_method_data",
+        "payment_method_options",
+        "return_url",
+        "usage",
+        "use_stripe_sdk",
+    }
+)
+SETUP_CONFIRM: Final = frozenset(
+    {
+        "client_secret",
+        "expand",
+        "key",
+        "mandate_data",
+        "payment_method",
+        "payment_method_data",
+        "payment_method_options",
+        "return_url",
+        "use_stripe_sdk",
+    }
+)
 CANCEL: Final = frozenset({"cancellation_reason", "expand"})
 LIST: Final = frozenset(
     {"charge", "created", "customer", "delivery_success", "ending_before", "expand", "limit"}
-    | {"payment_intent", "starting_after", "type", "types"}
+    | {"payment_intent", "payment_method", "starting_after", "type", "types"}
 )
 
-_REASONS: Final = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
+REASONS: Final = ("duplicate", "fraudulent", "requested_by_customer", "abandoned")
+SETUP_REASONS: Final = ("abandoned", "requested_by_customer", "duplicate")
+_USAGES: Final = ("off_session", "on_session")
 _MAX_AMOUNT: Final = 99_999_999
 _MIN_AMOUNT: Final = {"gbp": 30, "hkd": 400, "mxn": 1000, "dkk": 250, "nok": 300, "sek": 300}
 _DEFAULT_MIN_AMOUNT: Final = 50
@@ -119,14 +151,27 @@ def read_create(form: Form) -> NewIntent:
     return NewIntent(_read_amount(form, currency), currency, fields)
 
 
-def read_reason(form: Form) -> str | None:
+def read_setup(form: Form) -> dict[str, Any]:
+    """The fields of a SetupIntent. Raises StripeError for what Stripe refuses."""
+    check_known(form, SETUP_CREATE)
+    fields: dict[str, Any] = {name: form[name] for name in _SETUP_COPIED if name in form}
+    fields["metadata"] = read_metadata(form)
+    fields["usage"] = form.get("usage", "off_session")
+    if fields["usage"] not in _USAGES:
+        raise StripeError(400, f"Invalid usage: must be one of {', '.join(_USAGES)}", param="usage")
+    fields["automatic_payment_methods"] = _read_automatic(form)
+    fields["payment_method_types"] = _read_types(form)
+    return fields
+
+
+def read_reason(form: Form, reasons: tuple[str, ...] = REASONS) -> str | None:
     """The reason given for a cancellation. Raises StripeError for one that Stripe has not."""
     check_known(form, CANCEL)
     reason = form.get("cancellation_reason")
-    if reason is not None and reason not in _REASONS:
+    if reason is not None and reason not in reasons:
         raise StripeError(
             400,
-            f"Invalid cancellation_reason: must be one of {', '.join(_REASONS)}",
+            f"Invalid cancellation_reason: must be one of {', '.join(reasons)}",
             param="cancellation_reason",
         )
     return None if reason is None else str(reason)

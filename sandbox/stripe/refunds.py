@@ -9,8 +9,9 @@ from sandbox.book import Document
 from sandbox.core import Sandbox
 from sandbox.stripe.cards import Card
 from sandbox.stripe.errors import StripeError, missing
+from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.forms import Form
-from sandbox.stripe.intents import CHARGE, DISPUTE, NAME, REFUND, Intents, Origin
+from sandbox.stripe.intents import CHARGE, DISPUTE, REFUND, Intents
 from sandbox.stripe.objects import make_id, new_refund, unix
 from sandbox.stripe.parameters import check_known, read_integer, read_metadata
 

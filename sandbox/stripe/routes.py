@@ -1,23 +1,22 @@
 """The routes of Stripe's API that a merchant's server and a card form use."""
 
-import hmac
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sandbox.book import Document
 from sandbox.core import Sandbox
 from sandbox.stripe.calls import Call, Calls
-from sandbox.stripe.cards import Card, card_by_token, card_from_data
+from sandbox.stripe.confirming import Wallet, for_browsers
+from sandbox.stripe.customers import Customers
 from sandbox.stripe.errors import StripeError, missing
+from sandbox.stripe.events import EVENT
 from sandbox.stripe.forms import Form, is_true
-from sandbox.stripe.intents import CHARGE, EVENT, INTENT, Intents
+from sandbox.stripe.intents import CHARGE, INTENT, Intents
 from sandbox.stripe.lists import Lists, expanded
 from sandbox.stripe.objects import browser_view
 from sandbox.stripe.parameters import (
     CONFIRM,
     check_known,
-    may_redirect,
     read_create,
     read_reason,
 )
@@ -104,7 +103,8 @@ def api_routes(sandbox: Sandbox, intents: Intents, calls: Calls) -> APIRouter:
             raise StripeError(
                 404,
                 f"Unrecognized request URL ({request.method}: /v1/{path}). This sandbox speaks of"
-                " payment_intents, charges, refunds, disputes, events and balance.",
+                " payment_intents, setup_intents, payment_methods, customers, charges, refunds,"
+                " disputes, events and balance.",
             )
 
         return await calls.answer(request, "other", refuse)
@@ -118,26 +118,23 @@ class Merchant:
     def __init__(self, sandbox: Sandbox, intents: Intents) -> None:
         self._sandbox = sandbox
         self._intents = intents
+        self._customers = Customers(sandbox)
+        self._wallet = Wallet(sandbox, "PaymentIntent")
 
     def create(self, call: Call) -> Document:
         form = call.form
         wanted = read_create(form)
-        card = self._card(call)
+        self._customers.check_named(form)
+        method = self._wallet.method(call, wanted.fields.get("customer"))
         is_confirmed = is_true(form.get("confirm"))
-        if is_confirmed and card is None:
-            raise StripeError(
-                400,
-                "You cannot confirm this PaymentIntent because it's missing a payment method.",
-                code="parameter_missing",
-                param="payment_method",
-            )
         if is_confirmed:
-            _check_return_url(form, wanted.fields["automatic_payment_methods"])
+            self._wallet.check_given(method)
+            self._wallet.check_return_url(form, wanted.fields["automatic_payment_methods"])
         elif "off_session" in form:
             raise StripeError(
                 400, "`off_session` can only be used with `confirm`.", param="off_session"
             )
-        kept = self._intents.create(wanted, card, call.origin)
+        kept = self._intents.create(wanted, method, call.origin)
         if is_confirmed:
             self._confirm(kept, None, call)
         return expanded(self._sandbox.book, kept["object"], form)
@@ -146,7 +143,7 @@ class Merchant:
         kept = self._intents.get(intent_id)
         if call.is_secret:
             return expanded(self._sandbox.book, kept["object"], call.form)
-        _check_client_secret(kept["object"], call.form)
+        self._wallet.check_client_secret(kept["object"], call.form)
         return browser_view(kept["object"])
 
     def confirm(self, intent_id: str, call: Call) -> Document:
@@ -154,17 +151,15 @@ class Merchant:
         check_known(form, CONFIRM)
         kept = self._intents.get(intent_id)
         if not call.is_secret:
-            _check_client_secret(kept["object"], form)
-        card = self._card(call)
+            self._wallet.check_client_secret(kept["object"], form)
+        method = self._wallet.method(call, kept["object"]["customer"])
         if call.is_secret:
-            _check_return_url(form, kept["object"]["automatic_payment_methods"])
-            return expanded(self._sandbox.book, self._confirm(kept, card, call), form)
+            self._wallet.check_return_url(form, kept["object"]["automatic_payment_methods"])
+            return expanded(self._sandbox.book, self._confirm(kept, method, call), form)
         try:
-            return browser_view(self._confirm(kept, card, call))
+            return browser_view(self._confirm(kept, method, call))
         except StripeError as problem:
-            if intent := problem.body["error"].get("payment_intent"):
-                problem.body["error"]["payment_intent"] = browser_view(intent)
-            raise
+            raise for_browsers(problem, "payment_intent") from None
 
     def cancel(self, intent_id: str, call: Call) -> Document:
         reason = read_reason(call.form)
@@ -178,61 +173,21 @@ class Merchant:
             raise missing(name, object_id, "id")
         return expanded(self._sandbox.book, found, form)
 
-    def _confirm(self, kept: Document, card: Card | None, call: Call) -> Document:
+    def _confirm(self, kept: Document, method: Document | None, call: Call) -> Document:
         form = call.form
         off_session = form.get("off_session", "false") != "false"
         return self._intents.confirm(
             kept,
-            card,
+            method,
             call.origin,
             return_url=form.get("return_url"),
             authentication_possible=not (
                 off_session or is_true(form.get("error_on_requires_action"))
             ),
+            off_session=off_session,
         )
-
-    def _card(self, call: Call) -> Card | None:
-        form = call.form
-        if "payment_method" in form:
-            return card_by_token(str(form["payment_method"]))
-        data = form.get("payment_method_data")
-        if not isinstance(data, dict):
-            return None
-        if call.is_secret:
-            raise StripeError(
-                400,
-                "Sending credit card numbers directly to the Stripe API is generally unsafe. To"
-                " continue processing use a token or a test payment method such as"
-                " pm_card_visa.",
-                param="payment_method_data",
-            )
-        return card_from_data(data, self._sandbox.clock())
 
 
 def _reference_in(form: Form) -> str | None:
     metadata = form.get("metadata")
     return metadata.get("payment_id") if isinstance(metadata, dict) else None
-
-
-def _check_client_secret(intent: Document, form: Form) -> None:
-    given = str(form.get("client_secret", ""))
-    if not hmac.compare_digest(given.encode(), str(intent["client_secret"]).encode()):
-        raise StripeError(
-            400,
-            "The client_secret provided does not match any associated PaymentIntent on this"
-            " account.",
-            param="client_secret",
-        )
-
-
-def _check_return_url(form: Form, automatic_payment_methods: Document | None) -> None:
-    if may_redirect(automatic_payment_methods) and "return_url" not in form:
-        raise StripeError(
-            400,
-            "This PaymentIntent is configured to accept payment methods enabled in your Dashboard."
-            " Because some of these payment methods might redirect your customer off of your page,"
-            " you must provide a `return_url`. If you don't want to accept redirect-based payment"
-            " methods, set `automatic_payment_methods[enabled]` to `true` and"
-            " `automatic_payment_methods[allow_redirects]` to `never`.",
-            param="return_url",
-        )

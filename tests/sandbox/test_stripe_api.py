@@ -195,7 +195,7 @@ async def test_unknown_objects_and_routes_are_not_found(client: stripe.StripeCli
     with pytest.raises(stripe.InvalidRequestError) as intent:
         await client.v1.payment_intents.retrieve_async("pi_nobody")
     with pytest.raises(stripe.InvalidRequestError) as route:
-        await client.v1.customers.create_async({})
+        await client.v1.products.create_async({"name": "Gold"})
 
     assert (intent.value.http_status, intent.value.code) == (404, "resource_missing")
     assert route.value.http_status == 404

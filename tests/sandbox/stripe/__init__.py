@@ -1,0 +1,1 @@
+"""Saved cards at the sandbox's Stripe."""
