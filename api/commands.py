@@ -323,7 +323,7 @@ def _starting_spend(
     )
 
 
-def refusal_of(code: str | None, detail: str) -> BillingError | None:
+def refusal_of(code: str | None, detail: str, param: str | None = None) -> BillingError | None:
     """The refusal that a workflow answered with, as it was first raised."""
     refusals = (
         *REFUSALS,
@@ -333,7 +333,9 @@ def refusal_of(code: str | None, detail: str) -> BillingError | None:
         SwitchRefused,
         SwitchUnanswered,
     )
-    return next((refusal(detail) for refusal in refusals if refusal.code == code), None)
+    return next(
+        (refusal(detail, param=param) for refusal in refusals if refusal.code == code), None
+    )
 
 
 @contextlib.contextmanager
@@ -344,7 +346,7 @@ def _telling_not_running() -> Iterator[None]:
     except (WorkflowAlreadyStartedError, WorkflowUpdateFailedError) as problem:
         cause = problem.cause if isinstance(problem, WorkflowUpdateFailedError) else None
         if isinstance(cause, ApplicationError):
-            refusal = refusal_of(cause.type, cause.message)
+            refusal = refusal_of(cause.type, cause.message, *cause.details[:1])
             if refusal is not None:
                 raise refusal from problem
         raise NotRunning from problem

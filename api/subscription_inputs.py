@@ -10,10 +10,10 @@ from api.bodies import StrictInput
 from api.orders import FreeText, Offers, PayerInput, ReturnUrl, UserId
 from billing.calendar import Cycle
 from billing.catalog import Catalog
+from billing.charges import DEFAULT_WAYS
 from billing.errors import InvalidRequest
 from billing.identifiers import METHOD_ID_PATTERN, SUBSCRIPTION, make_id
 from billing.money import CurrencyCode
-from billing.moves import DEFAULT_WAYS
 from billing.payment import GatewayName, Payer, PaymentMethod
 from billing.plans import Tier
 from billing.subscription import Subscription, SubscriptionOrder, When
@@ -94,6 +94,11 @@ class ChangeInput(_ByHand):
     cycle: Cycle
     when: When | None = Field(
         default=None, description="Upgrades take effect now, other changes at the period's end"
+    )
+    quoted_at: AwareDatetime | None = Field(
+        default=None,
+        description="`effective_at` of a preview of the last ten minutes: what it showed is"
+        " charged, to the minor unit",
     )
 
 
@@ -179,7 +184,7 @@ def change_of(
     way = None
     if wanted.method is not None:
         way = _way(wanted, offers, found.gateway, found.plan.currency)
-    return ChangeSubscription(plan=plan, when=wanted.when, way=way)
+    return ChangeSubscription(plan=plan, when=wanted.when, way=way, quoted_at=wanted.quoted_at)
 
 
 def method_of(wanted: MethodInput, offers: Offers, found: Subscription) -> ChangeMethod:

@@ -12,11 +12,12 @@ from api.commands import NotRunning, id_of
 from api.context import context
 from api.orders import unrecorded
 from api.problems import RequestRefused
+from billing.charges import order_of
 from billing.errors import MethodNotUsable, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
 from billing.messages import Command
 from billing.method import MethodStatus
-from billing.moves import order_of, start_of
+from billing.moves import start_of
 from billing.payment import GatewayName, Payment
 from billing.subscription import Subscription
 from billing.subscription_messages import SubscriptionStanding, SubscriptionStart

@@ -9,23 +9,18 @@ time, so that each of them is decided upon what the one before has left.
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
+from billing.charges import Move, charging, payment, payment_of
 from billing.decisions import updated
 from billing.dunning import Debt, DunningAction, Step, Try, carried_out, declined, next_step
 from billing.lifecycle import at_period_end, expire, paid_up, resume, sign_up, unpaid
-from billing.messages import PaymentOrder
 from billing.payment import (
     DeclineClass,
     Failure,
     GatewayName,
-    PaymentMethod,
     PaymentStatus,
-    PaymentType,
 )
-from billing.proration import Preview
 from billing.rails import wechat_notice_window
 from billing.subscription import (
     Decision,
@@ -39,7 +34,6 @@ from billing.subscription_messages import (
     ChargeEnd,
     ChargeStatus,
     GivingBack,
-    PaymentWay,
     SubscriptionStanding,
     SubscriptionStart,
     SubscriptionTerms,
@@ -63,40 +57,6 @@ _PAID_EVENTS: Final[Mapping[StepKind, str]] = {
     StepKind.RESUMPTION: "subscription.resumed",
     StepKind.CHANGE: "subscription.changed",
 }
-DEFAULT_WAYS: Final[Mapping[GatewayName, PaymentMethod]] = {
-    GatewayName.STRIPE: PaymentMethod.CARD,
-    GatewayName.ALIPAY: PaymentMethod.QR,
-    GatewayName.WECHATPAY: PaymentMethod.NATIVE,
-}
-
-
-class Wanted(BaseModel):
-    """A charge that is to begin; as in `Charge`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: StepKind
-    way: PaymentWay
-    method_id: str | None = None
-    is_due: bool = False
-    decision: Decision
-
-
-class Move(BaseModel):
-    """One write of the record, and what follows from it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    event: str
-    subscription: Subscription
-    debt: Debt | None = None
-    data: dict[str, Any] = {}
-    charge: Wanted | None = None
-    closed: ChargeStatus | None = None
-    announced: Announced | None = None
-    giving_back: GivingBack | None = None
-    is_abandoning: bool = False
-    """Whether the payment under way is no longer waited for."""
 
 
 def start_of(start: SubscriptionStart) -> Subscription:
@@ -112,40 +72,8 @@ def first(standing: SubscriptionStanding, terms: SubscriptionTerms, now: datetim
     if not waiting.owed.total:
         name = "trial_started" if running.is_trial else "activated"
         return Move(event=f"subscription.{name}", subscription=running)
-    decision = _payment_of(StepKind.SIGN_UP, waiting.owed, running, now)
-    return _charging(waiting, terms, decision, waiting.payment_method_id, is_due=True)
-
-
-def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:
-    """How the customer pays by hand at the subscription's gateway."""
-    if terms.way.gateway is subscription.gateway:
-        return terms.way
-    method = DEFAULT_WAYS[subscription.gateway]
-    return PaymentWay(gateway=subscription.gateway, method=method)
-
-
-def order_of(charge: Charge, subscription: Subscription, application: str) -> PaymentOrder:
-    """The payment by which a charge is made."""
-    plan, preview, way = charge.decision.after.plan, charge.decision.preview, charge.way
-    is_saved = charge.method_id is not None
-    return PaymentOrder(
-        payment_id=charge.payment_id,
-        type=PaymentType.SUBSCRIPTION,
-        application=application,
-        user_id=subscription.user_id,
-        amount_minor=preview.total,
-        currency=preview.currency,
-        gateway=subscription.gateway if is_saved else way.gateway,
-        method=PaymentMethod.SAVED if is_saved else way.method,
-        description=f"{plan.tier.value} membership, {plan.cycle.value}",
-        payment_method_id=charge.method_id,
-        return_url=None if is_saved else way.return_url,
-        payer=None if is_saved else way.payer,
-        created_at=charge.opened_at,
-        expires_at=charge.expires_at,
-        subscription_id=subscription.id,
-        clock_ahead=charge.clock_ahead,
-    )
+    decision = payment_of(StepKind.SIGN_UP, waiting.owed, running, now)
+    return charging(waiting, terms, decision, waiting.payment_method_id, is_due=True)
 
 
 def when_due(standing: SubscriptionStanding, terms: SubscriptionTerms) -> datetime | None:
@@ -275,58 +203,12 @@ def on_charge_ended(
     )
 
 
-def charging(
-    subscription: Subscription,
-    terms: SubscriptionTerms,
-    decision: Decision,
-    method_id: str | None,
-    *,
-    way: PaymentWay | None = None,
-) -> Move:
-    """The charge of a command, which takes effect once it is paid."""
-    return _charging(subscription, terms, decision, method_id, way=way)
-
-
-def payment(subscription: Subscription, now: datetime) -> Decision:
-    """To pay what is owed."""
-    assert subscription.owed is not None
-    return _payment_of(StepKind.PAYMENT, subscription.owed, paid_up(subscription, now), now)
-
-
-def _payment_of(kind: StepKind, owed: Preview, after: Subscription, now: datetime) -> Decision:
-    return Decision(kind=kind, effective_at=now, preview=owed, after=after)
-
-
-def _charging(
-    found: Subscription,
-    terms: SubscriptionTerms,
-    decision: Decision,
-    method_id: str | None,
-    *,
-    is_due: bool = False,
-    way: PaymentWay | None = None,
-    debt: Debt | None = None,
-) -> Move:
-    return Move(
-        event="subscription.charge_started",
-        subscription=found,
-        debt=debt,
-        charge=Wanted(
-            kind=decision.kind,
-            way=way or way_of(found, terms),
-            method_id=method_id,
-            is_due=is_due,
-            decision=decision,
-        ),
-    )
-
-
 def _due(found: Subscription, terms: SubscriptionTerms, decision: Decision, event: str) -> Move:
     if not decision.preview.total:
         return Move(event=event, subscription=decision.after)
     if found.payment_method_id is None:
         return _left_unpaid(found, decision, decision.effective_at, method_id=None)
-    return _charging(found, terms, decision, found.payment_method_id, is_due=True)
+    return charging(found, terms, decision, found.payment_method_id, is_due=True)
 
 
 def _left_unpaid(
@@ -420,7 +302,7 @@ def retry(
     found, debt = standing.subscription, _debt_of(standing)
     step = Step(kind=DunningAction.RETRY, at=now, method_id=method_id)
     tried = _carried_out(terms, debt, step, now)
-    return _charging(found, terms, payment(found, now), method_id, debt=tried)
+    return charging(found, terms, payment(found, now), method_id, debt=tried)
 
 
 def _carried_out(terms: SubscriptionTerms, debt: Debt, step: Step, now: datetime) -> Debt:

@@ -4,13 +4,14 @@ While a charge is under way a subscription can only be ended: everything else is
 that charge leaves.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from billing.changes import change, change_method
-from billing.decisions import require_alive, updated
+from billing.charges import Move, charging, payment
+from billing.decisions import require_alive, updated, whole_second
 from billing.dunning import Debt, Step, timetable
 from billing.errors import (
     CurrencyNotSupported,
@@ -20,7 +21,7 @@ from billing.errors import (
     SubscriptionNotResumable,
 )
 from billing.lifecycle import cancel, move_end, pause, resume, waive
-from billing.moves import Move, charging, payment, renewal_of, retry
+from billing.moves import renewal_of, retry
 from billing.payment import GatewayName
 from billing.proration import Preview
 from billing.subscription import ChangeKind, Decision, StepKind, Subscription, SubscriptionStatus
@@ -49,6 +50,9 @@ SUBSCRIPTION_REFUSALS: Final = (
     InvalidRequest,
 )
 """What a command comes to that cannot be carried out: nothing was changed."""
+
+QUOTE_LIFE: Final = timedelta(minutes=10)
+"""For so long a change is charged as it was previewed."""
 
 INSUFFICIENT: Final = "insufficient_funds"
 """The decline that a timetable of dunning is told for."""
@@ -106,7 +110,8 @@ def commanded(
             name = "undone" if decision.kind is StepKind.UNDO else "resumed"
             return _costing(standing, terms, decision, name, now)
         case ChangeSubscription():
-            decision = change(found, command.plan, now, command.when, minimum=terms.minimum)
+            at = _quoted_at(found, command, now)
+            decision = change(found, command.plan, at, command.when, minimum=terms.minimum)
             return _changing(standing, terms, decision, command, now)
         case ChangeMethod():
             return _other_method(standing, command, now)
@@ -176,6 +181,20 @@ def _changing(
         return _free(standing, decision, "changed")
     method_id = None if command.way else found.payment_method_id
     return decision, charging(found, terms, decision, method_id, way=command.way)
+
+
+def _quoted_at(found: Subscription, command: ChangeSubscription, now: datetime) -> datetime:
+    """The instant that is charged for. Raises InvalidRequest for a quote that no longer holds."""
+    at = command.quoted_at
+    if at is None:
+        return now
+    if not max(now - QUOTE_LIFE, whole_second(found.updated_at)) <= at <= now:
+        raise InvalidRequest(
+            "quoted_at is that of no preview of the last ten minutes, or the subscription has"
+            " changed since: preview it again",
+            param="quoted_at",
+        )
+    return at
 
 
 def _other_method(

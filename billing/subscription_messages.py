@@ -221,11 +221,13 @@ class ResumeSubscription(Message):
 
 
 class ChangeSubscription(Message):
-    """To another plan; `when` None is when such a change usually takes effect."""
+    """To another plan; `when` None is when such a change usually takes effect. `quoted_at` is the
+    instant of a preview that is to be charged as it was."""
 
     plan: Plan
     when: When | None = None
     way: PaymentWay | None = None
+    quoted_at: datetime | None = None
 
 
 class ChangeMethod(Message):

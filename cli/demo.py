@@ -19,6 +19,7 @@ from audit.truth import SandboxTruth
 from billing.money import format_minor
 from cli import journeys
 from cli.journeys import Journey
+from cli.members import Member, membership
 from cli.shop import METHODS, JourneyFailed, Shop
 from embedded.errors import StackRefused
 from embedded.options import StackOptions
@@ -40,6 +41,19 @@ _COLUMNS: Final = (
     "returned",
     "dispute",
     "points",
+)
+_MEMBERSHIP_COLUMNS: Final = (
+    "gateway",
+    "subscription",
+    "lived",
+    "renewals",
+    "upgrade",
+    "declined",
+    "paused",
+    "ended",
+    "payments",
+    "charged",
+    "quoted ahead",
 )
 
 
@@ -74,13 +88,15 @@ async def _demo(console: Console) -> bool:
 async def _played(stack: Stack, console: Console, announce: Callable[[str], None]) -> bool:
     async with stack:
         announce("ready; an application orders, payers pay, decline, leave, pay late and twice")
-        told = await _journeys(stack, announce)
+        told, members = await _journeys(stack, announce)
         cipher = Cipher(EncryptionKeys.parse(stack.environment["EVERBILL_ENCRYPTION_KEYS"]))
         database = Database(stack.environment["DATABASE_URL"], cipher)
         try:
             console.print(await _story(told, database))
+            console.print(_memberships(members))
             console.print(await _ledger(database))
             held = all(journey.held for journey in told)
+            held &= all(member.held for member in members)
             held &= await _promises(stack, database, cipher, console)
         finally:
             await database.dispose()
@@ -96,7 +112,9 @@ async def _played(stack: Stack, console: Console, announce: Callable[[str], None
     return held
 
 
-async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journey]:
+async def _journeys(
+    stack: Stack, announce: Callable[[str], None]
+) -> tuple[list[Journey], list[Member]]:
     gateways = list(METHODS)
     authorization = {"Authorization": f"Bearer {stack.api_key}"}
     async with (
@@ -106,7 +124,11 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
         httpx.AsyncClient(base_url=stack.addresses.sandbox, timeout=30, trust_env=False) as sandbox,
     ):
         shop = Shop(api, sandbox)
-        told = await asyncio.gather(*_side_by_side(shop, gateways))
+        announce("members sign up, renew, upgrade, fall behind, pause and leave, by test clock")
+        told, members = await asyncio.gather(
+            asyncio.gather(*_side_by_side(shop, gateways)),
+            asyncio.gather(*(membership(shop, gateway) for gateway in gateways)),
+        )
         announce("now with the worker killed (SIGKILL) in the middle of three settlements")
 
         async def kill_worker() -> None:
@@ -115,7 +137,7 @@ async def _journeys(stack: Stack, announce: Callable[[str], None]) -> list[Journ
 
         crashed = await journeys.paid_while_the_worker_dies(shop, gateways, kill_worker)
         await stack.until_ready("worker")
-    return [*told, *crashed]
+    return [*told, *crashed], members
 
 
 def _side_by_side(shop: Shop, gateways: list[str]) -> Iterator[Coroutine[Any, Any, Journey]]:
@@ -155,6 +177,28 @@ async def _story(told: list[Journey], database: Database) -> Table:
             _money(journey.returned, payment["currency"]),
             journey.dispute or "-",
             "-" if journey.points is None else str(journey.points),
+        )
+    return table
+
+
+def _memberships(members: list[Member]) -> Table:
+    table = Table(title="Memberships, months in seconds", title_justify="left", box=None)
+    for heading in _MEMBERSHIP_COLUMNS:
+        table.add_column(heading, overflow="fold")
+    for member in members:
+        found, currency = member.subscription, member.subscription["plan"]["currency"]
+        table.add_row(
+            member.gateway,
+            found["id"],
+            f"{(member.now - member.began_at).days} days",
+            str(member.renewals),
+            format_minor(member.prorated, currency),
+            f"{member.tries} tries",
+            f"{member.paused_days} days",
+            found["status"] if member.held else f"[red]{found['status']}[/red]",
+            str(member.payments),
+            format_minor(member.charged, currency),
+            format_minor(member.quoted, currency),
         )
     return table
 

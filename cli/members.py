@@ -5,8 +5,9 @@ the next; the sandbox judges mandates by the same time.
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
 from cli.shop import METHODS, JourneyFailed, Shop
@@ -14,7 +15,10 @@ from cli.shop import METHODS, JourneyFailed, Shop
 _STEP: Final = timedelta(hours=1)
 _BEYOND: Final = timedelta(minutes=1)
 """How far past an instant the clock is moved, so that what is due then has happened."""
-_MOST_STEPS: Final = 150
+_MOST_STEPS: Final = 60
+_BEIJING: Final = timezone(timedelta(hours=8))
+_EVENING: Final = 21
+_RENEWALS: Final = 3
 _MOST_MINOR: Final = 9900
 _SOFT_DECLINES: Final = {
     "stripe": {"decline": "insufficient_funds", "times": 1},
@@ -26,16 +30,17 @@ _SOFT_DECLINES: Final = {
 @dataclass
 class Member:
     """One subscription as the API last told it, and what was seen of it on the way; amounts in
-    minor units. `charged` is what the payments of its history come to."""
+    minor units. `quoted` is what was told ahead to be charged, `charged` what the payments of its
+    history come to; `tries` those of the renewal that was declined at first."""
 
     gateway: str
     method_id: str
     subscription: dict[str, Any]
+    began_at: datetime
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     renewals: int = 0
     prorated: int = 0
-    recovered: bool = False
+    tries: int = 0
     paused_days: int = 0
     quoted: int = 0
     charged: int = 0
@@ -47,13 +52,10 @@ class Member:
         return (
             self.subscription["status"] == "canceled"
             and self.renewals >= _RENEWALS + 1
-            and self.recovered
+            and self.tries > 1
             and self.prorated > 0
             and self.charged == self.quoted
         )
-
-
-_RENEWALS: Final = 3
 
 
 async def membership(shop: Shop, gateway: str) -> Member:
@@ -67,14 +69,15 @@ async def membership(shop: Shop, gateway: str) -> Member:
     await _until(shop, member, lambda now: now["status"] == "past_due")
     member.quoted += member.subscription["owed"]["total"]
     await _until(shop, member, lambda now: now["status"] == "active")
-    member.recovered = True
     member.renewals += 1
     await _paused(shop, member)
     await shop.command(member.subscription, "cancel", at_period_end=True)
     await _until(shop, member, lambda now: now["status"] == "canceled")
-    paid = await shop.history(member.subscription["user_id"])
+    payments = await shop.history(member.subscription["user_id"])
+    paid = [one for one in payments if one["status"] == "succeeded"]
     member.payments = len(paid)
     member.charged = sum(one["amount"] for one in paid)
+    member.tries = 1 + len([one for one in payments if one["status"] == "failed"])
     return member
 
 
@@ -95,7 +98,7 @@ async def _signed_up(shop: Shop, gateway: str) -> Member:
         payment_method_id=method["id"],
         trial_days=0,
     )
-    member = Member(gateway, method["id"], subscription)
+    member = Member(gateway, method["id"], subscription, _time(subscription["created_at"]))
     member.quoted += subscription["plan"]["amount"]
     await _settled(shop, member)
     return member
@@ -116,7 +119,9 @@ async def _upgrade(shop: Shop, member: Member) -> None:
     await _move_to(shop, member, middle)
     wanted = {"tier": "PREMIUM", "cycle": "monthly"}
     quote = await shop.preview_command(member.subscription, "change", **wanted)
-    changing = await shop.command(member.subscription, "change", **wanted)
+    changing = await shop.command(
+        member.subscription, "change", **wanted, quoted_at=quote["effective_at"]
+    )
     member.prorated = quote["preview"]["total"]
     member.quoted += member.prorated
     member.subscription = changing
@@ -147,23 +152,33 @@ async def _settled(shop: Shop, member: Member) -> None:
     )
 
 
-async def _until(shop: Shop, member: Member, condition: Any) -> None:
+async def _until(shop: Shop, member: Member, condition: Callable[[dict[str, Any]], bool]) -> None:
     """Move on from one thing that happens by itself to the next, until the condition holds."""
     for _ in range(_MOST_STEPS):
         if condition(member.subscription):
             return
         next_at = member.subscription["next_at"]
-        at = member.now + _STEP if next_at is None else _time(next_at)
-        await _move_to(shop, member, max(at, member.now + _STEP) + _BEYOND)
+        at = member.now if next_at is None else _time(next_at)
+        await _move_to(shop, member, (at if at > member.now else _later(member)) + _BEYOND)
     raise JourneyFailed(f"{member.subscription['id']} never came to that: {member.subscription}")
 
 
 async def _move_to(shop: Shop, member: Member, at: datetime) -> None:
-    if member.gateway != "stripe":
-        await shop.set_business_time(member.gateway, member.method_id, at)
+    await shop.set_business_time(member.gateway, member.method_id, at)
     seconds = max(int((at - member.now).total_seconds()), 1)
     moved = await shop.advance(member.subscription, seconds)
     member.subscription, member.now = moved["subscription"], _time(moved["now"])
+
+
+def _later(member: Member) -> datetime:
+    """When what was due is tried again: WeChat Pay deducts by day only."""
+    if member.gateway != "wechatpay":
+        return member.now + _STEP
+    local = member.now.astimezone(_BEIJING)
+    morning = local.replace(hour=7, minute=5, second=0, microsecond=0)
+    if local < morning:
+        return morning
+    return member.now + _STEP if local.hour < _EVENING else morning + timedelta(days=1)
 
 
 def _time(text: str) -> datetime:

@@ -254,10 +254,8 @@ class Shop:
         return await self._post(f"/subscription/{subscription['id']}/clock", {"seconds": seconds})
 
     async def history(self, user_id: str) -> list[dict[str, Any]]:
-        """The payments of the user that have succeeded."""
-        answer = await self.api.get(
-            f"{_BASE}/history", params={"user_id": user_id, "status": "succeeded", "limit": 100}
-        )
+        """The payments of the user."""
+        answer = await self.api.get(f"{_BASE}/history", params={"user_id": user_id, "limit": 100})
         found: list[dict[str, Any]] = _taken(answer)["data"]
         return found
 

@@ -16,11 +16,10 @@ from typing import Final
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
+from billing.charges import Move, Wanted, way_of
 from billing.errors import BillingError
 from billing.messages import Command
 from billing.moves import (
-    Move,
-    Wanted,
     ahead_due,
     asked_ahead,
     on_charge_ended,
@@ -28,7 +27,6 @@ from billing.moves import (
     postponed,
     renewal_of,
     uncarried,
-    way_of,
     when_due,
 )
 from billing.payment import GatewayName, PaymentStatus
@@ -224,7 +222,9 @@ class SubscriptionWorkflow(SubscriptionCalls):
         try:
             _, move = commanded(self._standing, self._terms, job.command, workflow.now())
         except BillingError as refusal:
-            job.refusal = ApplicationError(refusal.detail, type=refusal.code, non_retryable=True)
+            job.refusal = ApplicationError(
+                refusal.detail, refusal.param, type=refusal.code, non_retryable=True
+            )
             return
         ready = await self._made_ready(move)
         if ready is not None:

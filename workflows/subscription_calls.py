@@ -1,5 +1,6 @@
 """What a subscription's workflow asks of record and gateways, and what it knows by the answers."""
 
+import asyncio
 import contextlib
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,8 +11,10 @@ from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadySt
 
 from activities.preparing import PreparingActivities
 from activities.subscription import SubscriptionActivities
+from billing.charges import Move, Wanted, order_of
 from billing.identifiers import charge_payment_id
-from billing.moves import Move, Wanted, ahead_due, order_of, start_of, when_due
+from billing.messages import PaymentEnded
+from billing.moves import ahead_due, start_of, when_due
 from billing.payment import PaymentMethod
 from billing.subscription import Subscription
 from billing.subscription_commands import credited
@@ -129,7 +132,7 @@ class SubscriptionCalls:
             return
         order = order_of(charge, self._subscription, self._start.application)
         with contextlib.suppress(WorkflowAlreadyStartedError):
-            await workflow.start_child_workflow(
+            payment = await workflow.start_child_workflow(
                 PaymentWorkflow.run,
                 order,
                 id=order.payment_id,
@@ -141,6 +144,7 @@ class SubscriptionCalls:
                 search_attributes=attributes.at_start(order),
                 static_summary=attributes.summary(order),
             )
+            payment.add_done_callback(_left_to_the_record)
 
     async def _prepare(self, wanted: Wanted, method_id: str) -> PreparedCharge:
         """When the mandate may be charged. One that gives no answer in time cannot carry it."""
@@ -248,6 +252,13 @@ class SubscriptionCalls:
     @property
     def _subscription(self) -> Subscription:
         return self._standing.subscription
+
+
+def _left_to_the_record(payment: asyncio.Task[PaymentEnded]) -> None:
+    """How a payment ended is told by its signal and by the record, also where it was terminated:
+    nobody else asks the handle."""
+    if not payment.cancelled():
+        payment.exception()
 
 
 def _next_at(standing: SubscriptionStanding, start: SubscriptionStart) -> datetime | None:

@@ -8,6 +8,7 @@ import pytest
 
 from api.authentication import Caller
 from storage.keys import Scope
+from tests.api import subscribing
 from tests.api.conftest import Shop, Stack, order, purchase
 from tests.api.test_validation import check_problem
 
@@ -31,6 +32,19 @@ SCOPE_OF = {
     "read_method": Scope.READ,
     "delete_method": Scope.WRITE,
     "make_method_default": Scope.WRITE,
+    "subscribe": Scope.WRITE,
+    "list_subscriptions": Scope.READ,
+    "read_subscription": Scope.READ,
+    "read_upcoming": Scope.READ,
+    "preview_subscription": Scope.READ,
+    "cancel_subscription": Scope.WRITE,
+    "pause_subscription": Scope.WRITE,
+    "resume_subscription": Scope.WRITE,
+    "change_subscription": Scope.WRITE,
+    "change_subscription_method": Scope.WRITE,
+    "pay_subscription": Scope.WRITE,
+    "operate_subscription": Scope.OPERATE,
+    "advance_subscription_clock": Scope.OPERATE,
     "read_customer": Scope.READ,
     "preview_refund": Scope.READ,
     "list_payments": Scope.READ,
@@ -41,7 +55,14 @@ SCOPE_OF = {
 }
 OF_PAYMENT = ("create_token", "create_refund", "preview_refund")
 """Those that name a payment in their body."""
-OF_NOBODY = ("read_refund", "read_method", "delete_method", "make_method_default")
+OF_NOBODY = (
+    "read_refund",
+    "read_method",
+    "delete_method",
+    "make_method_default",
+    *(name for name in SCOPE_OF if name.endswith("_subscription") or "subscription_" in name),
+    "read_upcoming",
+)
 """Those that are asked about what is not there."""
 OPEN_TO_ALL = {
     "stripe_webhook",
@@ -71,15 +92,31 @@ def request_of(operation_id: str, method: str, path: str, payment_id: str) -> di
         "switch_payment": {"gateway": "wechatpay", "method": "native"},
         "purchase_points": purchase(),
         "save_method": {"user_id": "user_1", "gateway": "alipay"},
+        "subscribe": subscribing.wanted(),
+        "preview_subscription": {"command": "resume"},
+        "cancel_subscription": {},
+        "pause_subscription": {},
+        "resume_subscription": {},
+        "pay_subscription": {},
+        "change_subscription": {"tier": "SUPER", "cycle": "monthly"},
+        "change_subscription_method": {"gateway": "alipay"},
+        "operate_subscription": {"action": "end", "reason": "the matrix asks"},
+        "advance_subscription_clock": {"seconds": 1},
         "spend_points": {"user_id": "user_1", "points": 1, "reason": "the matrix asks"},
         "review_payment": {"action": "close", "reason": "the matrix asks"},
     }.get(operation_id)
     headers = {"Idempotency-Key": f"matrix-{payment_id}"} if method == "post" else {}
-    params = {"list_events": {"wait_seconds": 0}, "list_methods": {"user_id": "user_1"}}.get(
-        operation_id
-    )
+    params = {
+        "list_events": {"wait_seconds": 0},
+        "list_methods": {"user_id": "user_1"},
+        "list_subscriptions": {"user_id": "user_1"},
+    }.get(operation_id)
     url = path.format(
-        payment_id=payment_id, refund_id=NO_REFUND, method_id=NO_METHOD, user_id="user_1"
+        payment_id=payment_id,
+        refund_id=NO_REFUND,
+        method_id=NO_METHOD,
+        subscription_id=subscribing.NOBODY,
+        user_id="user_1",
     )
     return {"method": method, "url": url, "json": body, "headers": headers, "params": params}
 

@@ -339,6 +339,8 @@ class TestCustomer:
             "user_id": "user_1",
             "tier": "FREE",
             "tier_until": None,
+            "tier_reason": "none",
+            "subscription_id": None,
             "points_balance": 550,
             "default_payment_method_id": None,
             "gateway_customers": {},

@@ -121,9 +121,16 @@ class TestCommands:
             line["amount"] for line in quote["preview"]["lines"]
         )
         assert quote["if_unpaid"][-1]["kind"] == "end"
-        changing = await commanded(shop, subscription, "change", **wanted)
+        old = await command(
+            shop, subscription, "change", **wanted, quoted_at="2026-01-02T03:04:05Z"
+        )
+        assert (old.status_code, old.json()["param"]) == (422, "quoted_at")
+        await asyncio.sleep(1.1)
+        changing = await commanded(
+            shop, subscription, "change", **wanted, quoted_at=quote["effective_at"]
+        )
         assert changing["plan"]["tier"] == "BASIC"
-        assert abs(changing["payment"]["amount"] - quote["preview"]["total"]) <= 1
+        assert changing["payment"]["amount"] == quote["preview"]["total"]
         refused = await command(shop, subscription, "pause")
         assert (refused.status_code, refused.json()["code"]) == (
             409,

@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 
 from audit.evidence import Charge as Taken
+from billing.charges import order_of
 from billing.identifiers import SUBSCRIPTION, charge_payment_id, make_id
 from billing.messages import PaymentOrder
-from billing.moves import first, order_of, start_of
+from billing.moves import first, start_of
 from billing.payment import AttemptState, PaymentStatus
 from billing.subscription_messages import (
     Charge,
