@@ -61,9 +61,11 @@ class Member:
 async def membership(shop: Shop, gateway: str) -> Member:
     """Signed up, renewed three times, upgraded, declined and recovered, paused and resumed, and
     canceled with its period."""
-    member = await _signed_up(shop, gateway)
+    user_id = f"member_{secrets.token_hex(6)}"
+    method = await shop.save_method(user_id, gateway, **terms_of(gateway))
+    member = await signed_up(shop, gateway, user_id, method)
     for _ in range(_RENEWALS):
-        await _until_renewed(shop, member)
+        await until_renewed(shop, member)
     await _upgrade(shop, member)
     await shop.steer(gateway, member.method_id, **_SOFT_DECLINES[gateway])
     await _until(shop, member, lambda now: now["status"] == "past_due")
@@ -81,19 +83,23 @@ async def membership(shop: Shop, gateway: str) -> Member:
     return member
 
 
-async def _signed_up(shop: Shop, gateway: str) -> Member:
-    user_id, currency = f"member_{secrets.token_hex(6)}", METHODS[gateway][1]
-    terms: dict[str, object] = {}
-    if gateway != "stripe":
-        terms = {"most": _MOST_MINOR, "every_months": 1}
+def terms_of(gateway: str) -> dict[str, object]:
+    """What payers are asked to consent to, where gateways must know."""
+    if gateway == "stripe":
+        return {}
+    terms: dict[str, object] = {"most": _MOST_MINOR, "every_months": 1}
     if gateway == "alipay":
-        terms["first_charge_on"] = (datetime.now(UTC) + timedelta(hours=8)).date().isoformat()
-    method = await shop.save_method(user_id, gateway, **terms)
+        terms["first_charge_on"] = datetime.now(_BEIJING).date().isoformat()
+    return terms
+
+
+async def signed_up(shop: Shop, gateway: str, user_id: str, method: dict[str, Any]) -> Member:
+    """One whose first payment is made: by the saved method, or by hand where that is not taken."""
     subscription = await shop.subscribe(
         user_id=user_id,
         tier="BASIC",
         cycle="monthly",
-        currency=currency,
+        currency=METHODS[gateway][1],
         gateway=gateway,
         payment_method_id=method["id"],
         trial_days=0,
@@ -104,7 +110,8 @@ async def _signed_up(shop: Shop, gateway: str) -> Member:
     return member
 
 
-async def _until_renewed(shop: Shop, member: Member) -> None:
+async def until_renewed(shop: Shop, member: Member) -> None:
+    """The next period, which is charged as it was told ahead."""
     number = member.subscription["period"]["number"]
     told = await shop.upcoming(member.subscription)
     member.quoted += told[0]["amount"]

@@ -218,8 +218,16 @@ class Shop:
 
     async def save_method(self, user_id: str, gateway: str, **terms: object) -> dict[str, Any]:
         """A saved method that its payer has consented to."""
-        wanted = {"user_id": user_id, "gateway": gateway, **terms}
-        method = await self._post("/methods", wanted)
+        return await self.consent(await self.ask_method(user_id, gateway, **terms))
+
+    async def ask_method(self, user_id: str, gateway: str, **terms: object) -> dict[str, Any]:
+        """A saved method that waits for its payer's consent."""
+        method = await self._post("/methods", {"user_id": user_id, "gateway": gateway, **terms})
+        return await self._until_read(
+            f"/methods/{method['id']}", lambda now: now["next_action"]["type"] != "none"
+        )
+
+    async def consent(self, method: dict[str, Any]) -> dict[str, Any]:
         await self._device("pay", method)
         return await self._until_read(
             f"/methods/{method['id']}", lambda now: now["status"] == "active"

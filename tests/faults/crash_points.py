@@ -9,6 +9,7 @@ import signal
 from collections.abc import Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,22 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 from billing.messages import SpendRequest
 from billing.points import PointsTransaction
 from gateways.gateway import (
+    AlreadyOrdered,
     DisputeObservation,
     Gateway,
     Observation,
+    Opened,
     OpenOutcome,
     Order,
     RefundObservation,
     RefundOrder,
+    Refused,
     ToldRefunds,
 )
+from gateways.mandates import Mandate, MandateObservation, MandateOrder, Mandates
 from storage.points import Points, User
 
+_NAMES = ("payment_id", "refund_id", "method_id", "subscription_id", "user_id")
 _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 """Whether this run of `payment.close` has had its close answered: its next query is the second."""
 
@@ -37,11 +43,11 @@ _has_closed: ContextVar[bool] = ContextVar("has_closed", default=False)
 class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
     within it, the call being `open`, `query`, `close`, `requery` (the query after a close),
-    `refund`, `query_refund`, `list_disputes` or `list_refunds`; a spend of points has
-    `before_commit`.
+    `refund`, `query_refund`, `list_disputes` or `list_refunds`, or of mandates `set_up`, `query`,
+    `revoke`, `announce` or `postpone`; a spend of points has `before_commit`.
 
-    `owner` is the one payment, refund or spend that is to meet it, by its id, or by its user's id
-    where it has none yet. It determines the gateway.
+    `owner` is the one payment, refund, spend, saved method or subscription that is to meet it, by
+    its id, or by its user's id where it has none yet. It determines the gateway.
     """
 
     activity: str
@@ -117,16 +123,15 @@ class _CrashingInbound(ActivityInboundInterceptor):
 
 
 def _owners_of(request: Any) -> tuple[str, ...]:
-    order = getattr(request, "order", None)
-    # A switch's own order names no payment.
-    if order is not None and hasattr(order, "payment_id"):
-        return (order.payment_id, order.user_id)
+    """Whose activity it is: every id that its request names, and the user's where the object has
+    none yet that a test could know."""
     wanted = getattr(request, "request", None)
     if isinstance(wanted, SpendRequest):
         return (wanted.transaction_id, wanted.user_id)
-    if wanted is not None:
-        return (wanted.payment_id, wanted.refund_id)
-    return (getattr(request, "payment_id", None) or request.refund_id,)
+    subscription = getattr(request, "subscription", None)
+    parts = [request, wanted, getattr(request, "order", None), subscription]
+    found = [getattr(part, name, None) for part in parts for name in _NAMES]
+    return tuple(one for one in (*found, getattr(subscription, "id", None)) if one is not None)
 
 
 def crash_spends(points: CrashPoints) -> None:
@@ -142,6 +147,44 @@ def crash_spends(points: CrashPoints) -> None:
     setattr(Points, spend.__name__, crashing)
 
 
+class _CrashingMandates:
+    """As `CrashingGateway`, for mandates; the owner is the method."""
+
+    def __init__(self, inner: Mandates, points: CrashPoints) -> None:
+        self._inner = inner
+        self._points = points
+
+    async def enrol(self, application: str, user_id: str, created_at: datetime) -> str | None:
+        return await self._inner.enrol(application, user_id, created_at)
+
+    async def set_up(self, order: MandateOrder) -> Opened | Refused | AlreadyOrdered:
+        self._points.reached("before_set_up", order.method_id, order.user_id)
+        outcome = await self._inner.set_up(order)
+        self._points.reached("after_set_up", order.method_id, order.user_id)
+        return outcome
+
+    async def query(self, mandate: Mandate) -> MandateObservation:
+        self._points.reached("before_query", mandate.method_id)
+        observation = await self._inner.query(mandate)
+        self._points.reached("after_query", mandate.method_id)
+        return observation
+
+    async def revoke(self, mandate: Mandate) -> None:
+        self._points.reached("before_revoke", mandate.method_id)
+        await self._inner.revoke(mandate)
+        self._points.reached("after_revoke", mandate.method_id)
+
+    async def announce(self, mandate: Mandate, amount_minor: int, currency: str) -> None:
+        self._points.reached("before_announce", mandate.method_id)
+        await self._inner.announce(mandate, amount_minor, currency)
+        self._points.reached("after_announce", mandate.method_id)
+
+    async def postpone(self, mandate: Mandate, charge_on: date) -> None:
+        self._points.reached("before_postpone", mandate.method_id)
+        await self._inner.postpone(mandate, charge_on)
+        self._points.reached("after_postpone", mandate.method_id)
+
+
 class CrashingGateway(Gateway):
     """A gateway with a point before each call, when the row is written and nothing asked, and
     after it, when money may have moved and nothing is recorded."""
@@ -149,7 +192,7 @@ class CrashingGateway(Gateway):
     def __init__(self, inner: Gateway, points: CrashPoints) -> None:
         self.name = inner.name
         self.capabilities = inner.capabilities
-        self.mandates = inner.mandates
+        self.mandates = inner.mandates and _CrashingMandates(inner.mandates, points)
         self._inner = inner
         self._points = points
 
