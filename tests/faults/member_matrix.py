@@ -24,15 +24,26 @@ GIVE_BACK: Final = "subscription.give_back"
 PREPARE: Final = "subscription.prepare"
 CHARGE: Final = "payment.open"
 AT_GATEWAYS: Final = {
-    METHOD_OPEN: ("before", "before_set_up", "after_set_up", "after"),
-    METHOD_SETTLE: ("before_query", "after"),
-    METHOD_REVOKE: ("before_revoke", "after_revoke"),
-    CHARGE: ("before", "before_open", "after_open", "after"),
+    METHOD_OPEN: ("after_set_up",),
+    METHOD_SETTLE: ("after",),
+    METHOD_REVOKE: ("after_revoke",),
+    CHARGE: ("before_open", "after_open", "after"),
 }
 WINDOWS: Final = {
-    "alipay": {PREPARE: ("before", "after_query", "after")},
-    "wechatpay": {PREPARE: ("before_announce", "after_announce", "after")},
+    "alipay": {PREPARE: ("after",)},
+    "wechatpay": {PREPARE: ("after_announce", "after")},
 }
+AT_GATEWAYS_TOO: Final = {
+    METHOD_OPEN: ("before", "before_set_up", "after"),
+    METHOD_SETTLE: ("before_query",),
+    METHOD_REVOKE: ("before_revoke",),
+    CHARGE: ("before",),
+}
+WINDOWS_TOO: Final = {
+    "alipay": {PREPARE: ("before", "after_query")},
+    "wechatpay": {PREPARE: ("before_announce",)},
+}
+"""Where nothing has happened yet, or the same as elsewhere: for the soak."""
 IN_CORE: Final = {
     OPEN: ("before", "after"),
     WRITE: ("before", "after"),
@@ -60,12 +71,16 @@ class MemberCell:
         return "core" if self.activity in IN_CORE else self.gateway
 
 
-def member_cells() -> Iterator[MemberCell]:
+def member_cells(*, is_soak: bool = False) -> Iterator[MemberCell]:
     """Those of the core, whatever the gateway, in turn at each of them."""
     for gateway in METHODS:
-        for activity, places in (AT_GATEWAYS | WINDOWS.get(gateway, {})).items():
-            for place in places:
-                yield MemberCell(gateway, activity, place)
+        wanted = [AT_GATEWAYS, WINDOWS.get(gateway, {})]
+        if is_soak:
+            wanted += [AT_GATEWAYS_TOO, WINDOWS_TOO.get(gateway, {})]
+        for table in wanted:
+            for activity, places in table.items():
+                for place in places:
+                    yield MemberCell(gateway, activity, place)
     core = [(activity, place) for activity, places in IN_CORE.items() for place in places]
     for gateway, (activity, place) in zip(itertools.cycle(METHODS), core, strict=False):
         yield MemberCell(gateway, activity, place)

@@ -5,7 +5,7 @@ The arrangement is that of `test_kill_matrix`. `method.open`, `method.settle` an
 die around each call to the gateway; the charge of a renewal (`payment.open`) and, where gateways
 keep windows, what prepares it (`subscription.prepare`) before, inside and after;
 `subscription.open`, `subscription.write` and `subscription.give_back`, which call no gateway,
-before and after.
+before and after. The soak has the places before anything has happened as well.
 """
 
 import asyncio
@@ -25,12 +25,15 @@ WORKERS = ("core", "core", "stripe", "alipay", "wechatpay")
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_soak", [False, pytest.param(True, marks=pytest.mark.soak)])
 async def test_workers_die_in_memberships(
     postgres_server: PostgresServer,
     temporal_server: TemporalServer,
     template_urls: DatabaseUrls,
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
+    *,
+    is_soak: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("members")
     points = CrashPoints(folder)
@@ -42,7 +45,7 @@ async def test_workers_die_in_memberships(
         stack.push_async_callback(workers.stop)
         await workers.start()
         matrix = MemberMatrix(house, points)
-        cells = list(member_cells())
+        cells = list(member_cells(is_soak=is_soak))
         outcomes = await asyncio.gather(
             *(matrix.play(cell) for cell in cells), return_exceptions=True
         )

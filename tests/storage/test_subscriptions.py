@@ -1,0 +1,232 @@
+"""Subscriptions in the record: written by one writer, each write once."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from billing.charges import Move
+from billing.errors import SubscriptionNotFound
+from billing.identifiers import SUBSCRIPTION, charge_payment_id, make_id
+from billing.lifecycle import cancel, paid_up
+from billing.moves import first, start_of
+from billing.subscription import SubscriptionStatus
+from billing.subscription_messages import (
+    Charge,
+    ChargeStatus,
+    GivingBack,
+    SubscriptionStanding,
+    SubscriptionStart,
+    WriteSubscription,
+)
+from storage.database import Database
+from storage.subscriptions import WriterLost
+from tests.workflows.scripted_subscription import subscription_start
+
+NOW = datetime(2026, 1, 31, 4, tzinfo=UTC)
+
+
+def a_start(user_id: str, milliseconds: int = 1) -> SubscriptionStart:
+    entropy = secrets.token_bytes(10)
+    start = subscription_start(make_id(SUBSCRIPTION, milliseconds, entropy), NOW)
+    order = start.order.model_copy(update={"user_id": user_id, "payment_method_id": user_id})
+    return start.model_copy(update={"order": order})
+
+
+@pytest.fixture
+async def start(database: Database) -> SubscriptionStart:
+    start = a_start(f"user_{secrets.token_hex(6)}")
+    async with database.begin() as work:
+        await work.subscriptions.insert(start, start_of(start))
+    return start
+
+
+async def standing_of(database: Database, start: SubscriptionStart) -> SubscriptionStanding:
+    async with database.single() as work:
+        record = await work.subscriptions.find(start.order.id, start.application)
+    assert record is not None
+    assert record.start == start
+    return record.standing
+
+
+async def write(database: Database, step: WriteSubscription) -> None:
+    async with database.begin() as work:
+        await work.subscriptions.write(step)
+
+
+def charge_of(start: SubscriptionStart, move: Move, opened_at: datetime = NOW) -> Charge:
+    assert move.charge is not None
+    return Charge(
+        number=1,
+        payment_id=charge_payment_id(start.order.id, 1, 1),
+        kind=move.charge.kind,
+        way=move.charge.way,
+        method_id=move.charge.method_id,
+        decision=move.charge.decision,
+        opened_at=opened_at,
+        expires_at=opened_at + timedelta(hours=2),
+    )
+
+
+async def charged(database: Database, start: SubscriptionStart) -> Charge:
+    standing = await standing_of(database, start)
+    move = first(standing, start.terms, NOW)
+    charge = charge_of(start, move)
+    await write(
+        database,
+        WriteSubscription(
+            version=1, subscription=move.subscription, event=move.event, opened=charge, now=NOW
+        ),
+    )
+    return charge
+
+
+async def activated(database: Database, start: SubscriptionStart) -> SubscriptionStanding:
+    charge = await charged(database, start)
+    step = WriteSubscription(
+        version=2,
+        subscription=charge.decision.after,
+        event="subscription.activated",
+        closed=ChargeStatus.PAID,
+        now=NOW,
+    )
+    await write(database, step)
+    return await standing_of(database, start)
+
+
+async def test_it_is_found_as_it_was_written(database: Database, start: SubscriptionStart) -> None:
+    charge = await charged(database, start)
+    standing = await standing_of(database, start)
+    assert (standing.version, standing.charges, standing.charge) == (2, 1, charge)
+    assert standing.charge_end is None
+    running = await activated_after(database, start, charge)
+    assert (running.version, running.charge) == (3, None)
+    assert running.subscription.status is SubscriptionStatus.ACTIVE
+
+
+async def activated_after(
+    database: Database, start: SubscriptionStart, charge: Charge
+) -> SubscriptionStanding:
+    step = WriteSubscription(
+        version=2,
+        subscription=charge.decision.after,
+        event="subscription.activated",
+        closed=ChargeStatus.PAID,
+        now=NOW,
+    )
+    await write(database, step)
+    await write(database, step)
+    return await standing_of(database, start)
+
+
+async def test_another_application_finds_nothing(
+    database: Database, start: SubscriptionStart
+) -> None:
+    async with database.single() as work:
+        assert await work.subscriptions.find(start.order.id, "another") is None
+
+
+async def test_a_second_writer_is_refused(database: Database, start: SubscriptionStart) -> None:
+    found = (await standing_of(database, start)).subscription
+    step = WriteSubscription(version=1, subscription=found, event="subscription.told", now=NOW)
+    await write(database, step)
+    other = found.model_copy(update={"balance": 5})
+    with pytest.raises(WriterLost):
+        await write(database, step.model_copy(update={"subscription": other}))
+    with pytest.raises(WriterLost):
+        await write(database, step.model_copy(update={"version": 7}))
+    assert (await standing_of(database, start)).version == 2
+
+
+async def test_what_was_never_written_cannot_go_on(database: Database) -> None:
+    start = a_start("nobody")
+    step = WriteSubscription(
+        version=1, subscription=start_of(start), event="subscription.told", now=NOW
+    )
+    with pytest.raises(SubscriptionNotFound):
+        await write(database, step)
+
+
+async def test_a_method_is_in_use_until_the_end(
+    database: Database, start: SubscriptionStart
+) -> None:
+    standing = await activated(database, start)
+    async with database.single() as work:
+        assert await work.subscriptions.uses(start.order.user_id)
+        assert await work.subscriptions.was_charged(start.order.id, start.order.user_id)
+        assert not await work.subscriptions.was_charged(start.order.id, "pm_other")
+        assert await work.subscriptions.paid(start.order.id) == [
+            charge_payment_id(start.order.id, 1, 1)
+        ]
+    ended = cancel(standing.subscription, NOW, at_period_end=False).after
+    await write(
+        database,
+        WriteSubscription(version=3, subscription=ended, event="subscription.canceled", now=NOW),
+    )
+    async with database.single() as work:
+        assert not await work.subscriptions.uses(start.order.user_id)
+
+
+async def test_it_is_unfinished_while_something_is_left_to_do(
+    database: Database, start: SubscriptionStart
+) -> None:
+    standing = await activated(database, start)
+    ended = cancel(standing.subscription, NOW, at_period_end=False).after
+    back = GivingBack(amount=100, reason="canceled")
+    step = WriteSubscription(
+        version=3, subscription=ended, event="subscription.canceled", giving_back=back, now=NOW
+    )
+    await write(database, step)
+    async with database.single() as work:
+        assert start.order.id in await work.subscriptions.unfinished(None, 100)
+    assert not (await standing_of(database, start)).is_over
+    await write(database, step.model_copy(update={"version": 4, "giving_back": None}))
+    async with database.single() as work:
+        assert start.order.id not in await work.subscriptions.unfinished(None, 100)
+    assert (await standing_of(database, start)).is_over
+
+
+async def test_an_end_is_never_left(database: Database, start: SubscriptionStart) -> None:
+    standing = await activated(database, start)
+    ended = cancel(standing.subscription, NOW, at_period_end=False).after
+    step = WriteSubscription(version=3, subscription=ended, event="subscription.canceled", now=NOW)
+    await write(database, step)
+    again = step.model_copy(update={"version": 4, "subscription": standing.subscription})
+    with pytest.raises(WriterLost):
+        await write(database, again)
+
+
+async def test_a_users_own_newest_first(database: Database, start: SubscriptionStart) -> None:
+    user_id = start.order.user_id
+    later = a_start(user_id, 2)
+    async with database.begin() as work:
+        await work.subscriptions.insert(later, paid_up(start_of(later), NOW))
+    async with database.single() as work:
+        page = await work.subscriptions.page(
+            application="shop", user_id=user_id, limit=1, cursor=None
+        )
+        assert ([one.id for one in page.data], page.has_more) == ([later.order.id], True)
+        rest = await work.subscriptions.page(
+            application="shop", user_id=user_id, limit=5, cursor=page.next_cursor
+        )
+        assert [one.id for one in rest.data] == [start.order.id]
+        alive = await work.subscriptions.alive_of("shop", user_id)
+    assert {one.start.order.id for one in alive} == {start.order.id, later.order.id}
+
+
+async def test_a_test_clock_is_told_by_how_far_a_charge_is_ahead(
+    database: Database, start: SubscriptionStart
+) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=40)
+    standing = await standing_of(database, start)
+    move = first(standing, start.terms, ahead)
+    charge = charge_of(start, move, ahead)
+    await write(
+        database,
+        WriteSubscription(
+            version=1, subscription=move.subscription, event=move.event, opened=charge, now=ahead
+        ),
+    )
+    found = (await standing_of(database, start)).charge
+    assert found is not None
+    assert timedelta(days=39) < timedelta(seconds=found.clock_ahead) <= timedelta(days=40)
