@@ -23,23 +23,23 @@ WRITE: Final = "subscription.write"
 GIVE_BACK: Final = "subscription.give_back"
 PREPARE: Final = "subscription.prepare"
 CHARGE: Final = "payment.open"
-AT_GATEWAYS: Final = {
+AT_GATEWAYS: Final[dict[str, tuple[str, ...]]] = {
     METHOD_OPEN: ("after_set_up",),
     METHOD_SETTLE: ("after",),
     METHOD_REVOKE: ("after_revoke",),
     CHARGE: ("before_open", "after_open", "after"),
 }
-WINDOWS: Final = {
+WINDOWS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "alipay": {PREPARE: ("after",)},
     "wechatpay": {PREPARE: ("after_announce", "after")},
 }
-AT_GATEWAYS_TOO: Final = {
+AT_GATEWAYS_TOO: Final[dict[str, tuple[str, ...]]] = {
     METHOD_OPEN: ("before", "before_set_up", "after"),
     METHOD_SETTLE: ("before_query",),
     METHOD_REVOKE: ("before_revoke",),
     CHARGE: ("before",),
 }
-WINDOWS_TOO: Final = {
+WINDOWS_TOO: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "alipay": {PREPARE: ("before", "after_query")},
     "wechatpay": {PREPARE: ("before_announce",)},
 }
@@ -74,7 +74,7 @@ class MemberCell:
 def member_cells(*, is_soak: bool = False) -> Iterator[MemberCell]:
     """Those of the core, whatever the gateway, in turn at each of them."""
     for gateway in METHODS:
-        wanted = [AT_GATEWAYS, WINDOWS.get(gateway, {})]
+        wanted: list[dict[str, tuple[str, ...]]] = [AT_GATEWAYS, WINDOWS.get(gateway, {})]
         if is_soak:
             wanted += [AT_GATEWAYS_TOO, WINDOWS_TOO.get(gateway, {})]
         for table in wanted:
