@@ -34,7 +34,7 @@ class Member:
     history come to; `tries` those of the renewal that was declined at first."""
 
     gateway: str
-    method_id: str
+    method_id: str | None
     subscription: dict[str, Any]
     began_at: datetime
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -66,15 +66,15 @@ async def membership(shop: Shop, gateway: str) -> Member:
     member = await signed_up(shop, gateway, user_id, method)
     for _ in range(_RENEWALS):
         await until_renewed(shop, member)
-    await _upgrade(shop, member)
-    await shop.steer(gateway, member.method_id, **_SOFT_DECLINES[gateway])
-    await _until(shop, member, lambda now: now["status"] == "past_due")
+    await upgraded(shop, member)
+    await shop.steer(gateway, method["id"], **_SOFT_DECLINES[gateway])
+    await until(shop, member, lambda now: now["status"] == "past_due")
     member.quoted += member.subscription["owed"]["total"]
-    await _until(shop, member, lambda now: now["status"] == "active")
+    await until(shop, member, lambda now: now["status"] == "active")
     member.renewals += 1
-    await _paused(shop, member)
+    await paused(shop, member)
     await shop.command(member.subscription, "cancel", at_period_end=True)
-    await _until(shop, member, lambda now: now["status"] == "canceled")
+    await until(shop, member, lambda now: now["status"] == "canceled")
     payments = await shop.history(member.subscription["user_id"])
     paid = [one for one in payments if one["status"] == "succeeded"]
     member.payments = len(paid)
@@ -93,20 +93,23 @@ def terms_of(gateway: str) -> dict[str, object]:
     return terms
 
 
-async def signed_up(shop: Shop, gateway: str, user_id: str, method: dict[str, Any]) -> Member:
+async def signed_up(
+    shop: Shop, gateway: str, user_id: str, method: dict[str, Any] | None
+) -> Member:
     """One whose first payment is made: by the saved method, or by hand where that is not taken."""
+    method_id = None if method is None else str(method["id"])
     subscription = await shop.subscribe(
         user_id=user_id,
         tier="BASIC",
         cycle="monthly",
         currency=METHODS[gateway][1],
         gateway=gateway,
-        payment_method_id=method["id"],
+        payment_method_id=method_id,
         trial_days=0,
     )
-    member = Member(gateway, method["id"], subscription, _time(subscription["created_at"]))
+    member = Member(gateway, method_id, subscription, _time(subscription["created_at"]))
     member.quoted += subscription["plan"]["amount"]
-    await _settled(shop, member)
+    await settled(shop, member)
     return member
 
 
@@ -115,11 +118,11 @@ async def until_renewed(shop: Shop, member: Member) -> None:
     number = member.subscription["period"]["number"]
     told = await shop.upcoming(member.subscription)
     member.quoted += told[0]["amount"]
-    await _until(shop, member, lambda now: now["period"]["number"] > number)
+    await until(shop, member, lambda now: now["period"]["number"] > number)
     member.renewals += 1
 
 
-async def _upgrade(shop: Shop, member: Member) -> None:
+async def upgraded(shop: Shop, member: Member) -> None:
     """In the middle of a period: what it costs is what was previewed, to the minor unit."""
     period = member.subscription["period"]
     middle = _time(period["start"]) + (_time(period["end"]) - _time(period["start"])) / 2
@@ -132,19 +135,20 @@ async def _upgrade(shop: Shop, member: Member) -> None:
     member.prorated = quote["preview"]["total"]
     member.quoted += member.prorated
     member.subscription = changing
-    await _settled(shop, member)
+    await settled(shop, member)
     if member.subscription["plan"]["tier"] != "PREMIUM":
         raise JourneyFailed(f"{member.subscription['id']} was not upgraded once that was paid")
 
 
-async def _paused(shop: Shop, member: Member) -> None:
+async def paused(shop: Shop, member: Member) -> None:
+    """For twenty days, and resumed."""
     await shop.command(member.subscription, "pause")
     await _move_to(shop, member, member.now + timedelta(days=20))
     member.subscription = await shop.command(member.subscription, "resume")
     member.paused_days = 20
 
 
-async def _settled(shop: Shop, member: Member) -> None:
+async def settled(shop: Shop, member: Member) -> None:
     """The payment that it waits for is made, by hand where it was not charged."""
     member.subscription = await shop.until_subscription(
         member.subscription["id"],
@@ -159,7 +163,7 @@ async def _settled(shop: Shop, member: Member) -> None:
     )
 
 
-async def _until(shop: Shop, member: Member, condition: Callable[[dict[str, Any]], bool]) -> None:
+async def until(shop: Shop, member: Member, condition: Callable[[dict[str, Any]], bool]) -> None:
     """Move on from one thing that happens by itself to the next, until the condition holds."""
     for _ in range(_MOST_STEPS):
         if condition(member.subscription):
@@ -171,7 +175,8 @@ async def _until(shop: Shop, member: Member, condition: Callable[[dict[str, Any]
 
 
 async def _move_to(shop: Shop, member: Member, at: datetime) -> None:
-    await shop.set_business_time(member.gateway, member.method_id, at)
+    if member.method_id is not None:
+        await shop.set_business_time(member.gateway, member.method_id, at)
     seconds = max(int((at - member.now).total_seconds()), 1)
     moved = await shop.advance(member.subscription, seconds)
     member.subscription, member.now = moved["subscription"], _time(moved["now"])

@@ -19,9 +19,16 @@ from runtime.codec import EncryptionCodec
 from tests.fixtures.house import House
 from tests.replay.histories import dump, path_of
 from tests.replay.journeys import JOURNEYS
+from tests.replay.member_journeys import CHARGE_JOURNEYS, MEMBER_JOURNEYS, METHOD_JOURNEYS
 from tests.replay.refund_journeys import REFUND_JOURNEYS
 
-ALL = {**JOURNEYS, **REFUND_JOURNEYS}
+ALL = {
+    **JOURNEYS,
+    **REFUND_JOURNEYS,
+    **METHOD_JOURNEYS,
+    **MEMBER_JOURNEYS,
+    **CHARGE_JOURNEYS,
+}
 
 _PATIENCE_SECONDS = 90
 

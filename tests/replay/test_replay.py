@@ -17,42 +17,53 @@ from temporalio.worker import Replayer
 
 from billing.errors import RefundExceedsPayment
 from billing.messages import (
-    AFTER_WORKFLOW,
     GATEWAY_REPORTED,
-    PAYMENT_WORKFLOW,
-    REFUND_AFTER_WORKFLOW,
-    REFUND_WORKFLOW,
-    SPEND_WORKFLOW,
-    AfterInput,
     PaymentEnded,
-    PaymentOrder,
-    RefundAfterInput,
     RefundEnded,
-    RefundRequest,
-    ReviewDecision,
-    SpendEnded,
-    SpendRequest,
 )
 from billing.payment import PaymentStatus
 from billing.refund import RefundStatus
+from billing.subscription_messages import (
+    PAYMENT_ENDED,
+)
 from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
 from runtime.temporal import encrypting_converter
 from tests.faults.cells import CLOSE, DISCOVER, DISPUTES, END, FLAG, OPEN, SETTLE, SPEND, SWITCH
+from tests.faults.member_matrix import (
+    GIVE_BACK,
+    METHOD_OPEN,
+    METHOD_REVOKE,
+    METHOD_SETTLE,
+    PREPARE,
+    WRITE,
+)
+from tests.faults.member_matrix import OPEN as SUBSCRIPTION_OPEN
 from tests.faults.refund_matrix import ASK, RESERVE
 from tests.faults.refund_matrix import SETTLE as SETTLE_REFUND
+from tests.replay.changes import (
+    AsksAtOnce,
+    AsksFirst,
+    ChargesNobody,
+    EndsUnasked,
+    LooksAtMethodsTwice,
+    LooksAtRefundsTwice,
+    LooksNoMore,
+    LooksTwice,
+    ReadsFirst,
+    ReservesTwice,
+    SleepsBeforeReserving,
+    SleepsFirst,
+    SpendsTwice,
+)
 from tests.replay.histories import FOLDER, RECORDER, encoded, load, path_of
+from tests.replay.member_journeys import MEMBER_JOURNEYS, METHOD_JOURNEYS
 from tests.replay.record import ALL, files_of
 from tests.replay.refund_journeys import REFUND_JOURNEYS
 from worker import WORKFLOW_RUNNER, sandboxed
 from workflows import (
     WORKFLOWS,
-    PaymentAfterWorkflow,
-    PaymentWorkflow,
-    PointsSpendWorkflow,
-    RefundAfterWorkflow,
-    RefundWorkflow,
 )
 
 HISTORIES = sorted(file.stem for file in FOLDER.glob("*.json"))
@@ -60,13 +71,27 @@ REFUND_HISTORIES = sorted(file for name in REFUND_JOURNEYS for file in files_of(
 REFUND_AFTERS = [name for name in REFUND_HISTORIES if name.endswith("-after")]
 REFUNDS = [name for name in REFUND_HISTORIES if name not in REFUND_AFTERS]
 SPENDS = [name for name in HISTORIES if name.startswith("spent")]
-PAYMENT_HISTORIES = [name for name in HISTORIES if name not in (*REFUND_HISTORIES, *SPENDS)]
+METHOD_HISTORIES = sorted(file for name in METHOD_JOURNEYS for file in files_of(name))
+METHOD_AFTERS = [name for name in METHOD_HISTORIES if name.endswith("-after")]
+METHODS = [name for name in METHOD_HISTORIES if name not in METHOD_AFTERS]
+MEMBERS = sorted(MEMBER_JOURNEYS)
+PAYMENT_HISTORIES = [
+    name
+    for name in HISTORIES
+    if name not in (*REFUND_HISTORIES, *SPENDS, *METHOD_HISTORIES, *MEMBERS)
+]
 AFTERS = [name for name in PAYMENT_HISTORIES if name.endswith("-after")]
 PAYMENTS = [name for name in PAYMENT_HISTORIES if name not in AFTERS]
+METHOD_DEFAULT = "method.make_default"
 ACTIVITIES = {
     OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, DISCOVER, SWITCH, RESERVE, ASK, SETTLE_REFUND, SPEND,
+    METHOD_OPEN, METHOD_SETTLE, METHOD_REVOKE, METHOD_DEFAULT,
+    SUBSCRIPTION_OPEN, WRITE, PREPARE, GIVE_BACK,
 }  # fmt: skip
-UPDATES = {"create", "cancel", "refresh", "review", "switch"}
+UPDATES = {
+    "create", "cancel", "refresh", "review", "switch", "revoke", "make_default",
+    "pause", "resume", "change", "change_method", "pay", "operate",
+}  # fmt: skip
 READABLE = b"ask again"
 """Why the operator of `parked-then-settled` decided as they did."""
 
@@ -79,110 +104,6 @@ E = TypeVar("E", PaymentEnded, RefundEnded)
 
 parametrize_payments = pytest.mark.parametrize("name", PAYMENTS)
 parametrize_refunds = pytest.mark.parametrize("name", REFUNDS)
-
-
-@workflow.defn(name=PAYMENT_WORKFLOW)
-class SleepsFirst(PaymentWorkflow):
-    """One timer more."""
-
-    @workflow.run
-    async def run(self, order: PaymentOrder) -> PaymentEnded:
-        await workflow.sleep(1)
-        return await super().run(order)
-
-
-@workflow.defn(name=PAYMENT_WORKFLOW)
-class EndsUnasked(PaymentWorkflow):
-    """One activity in place of another: the gateway is not asked at the end."""
-
-    @workflow.run
-    async def run(self, order: PaymentOrder) -> PaymentEnded:
-        return await super().run(order)
-
-    async def _close(
-        self, status: PaymentStatus | None, *, review: ReviewDecision | None = None
-    ) -> None:
-        if status is not None:
-            await self._end(status, review)
-        self._ending = None
-
-
-@workflow.defn(name=PAYMENT_WORKFLOW)
-class LooksNoMore(PaymentWorkflow):
-    """Some activities less: an ended payment's attempts are not watched."""
-
-    @workflow.run
-    async def run(self, order: PaymentOrder) -> PaymentEnded:
-        return await super().run(order)
-
-    async def _watch(self) -> None:
-        assert self._standing is not None
-        self._standing = self._standing.model_copy(update={"open_attempts": ()})
-        self._answered = self._asked
-
-
-@workflow.defn(name=AFTER_WORKFLOW)
-class LooksTwice(PaymentAfterWorkflow):
-    """One activity more."""
-
-    @workflow.run
-    async def run(self, after: AfterInput) -> PaymentEnded:
-        await super().run(after)
-        return await super().run(after)
-
-
-@workflow.defn(name=REFUND_WORKFLOW)
-class SleepsBeforeReserving(RefundWorkflow):
-    """One timer more."""
-
-    @workflow.run
-    async def run(self, request: RefundRequest) -> RefundEnded:
-        await workflow.sleep(1)
-        return await super().run(request)
-
-
-@workflow.defn(name=REFUND_WORKFLOW)
-class ReservesTwice(RefundWorkflow):
-    """One activity more."""
-
-    @workflow.run
-    async def run(self, request: RefundRequest) -> RefundEnded:
-        await self._reserve()
-        return await super().run(request)
-
-
-@workflow.defn(name=REFUND_WORKFLOW)
-class AsksAtOnce(RefundWorkflow):
-    """One timer less: the gateway's pause is not kept."""
-
-    @workflow.run
-    async def run(self, request: RefundRequest) -> RefundEnded:
-        return await super().run(request)
-
-    async def _ask(self) -> None:
-        assert self._standing is not None
-        self._standing = self._standing.model_copy(update={"ask_at": workflow.now()})
-        await super()._ask()
-
-
-@workflow.defn(name=REFUND_AFTER_WORKFLOW)
-class LooksAtRefundsTwice(RefundAfterWorkflow):
-    """One activity more."""
-
-    @workflow.run
-    async def run(self, after: RefundAfterInput) -> RefundEnded:
-        await super().run(after)
-        return await super().run(after)
-
-
-@workflow.defn(name=SPEND_WORKFLOW)
-class SpendsTwice(PointsSpendWorkflow):
-    """One activity more."""
-
-    @workflow.run
-    async def run(self, request: SpendRequest) -> SpendEnded:
-        await super().run(request)
-        return await super().run(request)
 
 
 async def replay(
@@ -247,6 +168,24 @@ class TestChangesThatBreakRefundsUnderWay:
         await diverges(LooksAtRefundsTwice, name)
 
 
+class TestChangesThatBreakMembershipsUnderWay:
+    @pytest.mark.parametrize("name", METHODS)
+    async def test_a_question_more(self, name: str) -> None:
+        await diverges(AsksFirst, name)
+
+    @pytest.mark.parametrize("name", METHOD_AFTERS)
+    async def test_an_activity_more_afterwards(self, name: str) -> None:
+        await diverges(LooksAtMethodsTwice, name)
+
+    @pytest.mark.parametrize("name", MEMBERS)
+    async def test_another_activity(self, name: str) -> None:
+        await diverges(ReadsFirst, name)
+
+    @pytest.mark.parametrize("name", MEMBERS)
+    async def test_a_payment_less(self, name: str) -> None:
+        await diverges(ChargesNobody, name)
+
+
 @pytest.mark.parametrize(
     ("changed", "name"), [(EndsUnasked, "paid-stripe-card"), (AsksAtOnce, "refund-full-alipay")]
 )
@@ -299,7 +238,7 @@ class TestWhatIsRecorded:
             event.workflow_execution_signaled_event_attributes.signal_name
             for event in recorded
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
-        } == {GATEWAY_REPORTED}
+        } == {GATEWAY_REPORTED, PAYMENT_ENDED}
 
     def test_every_end(self) -> None:
         assert {ended.status for ended in ends(PAYMENT_HISTORIES, PaymentEnded)} == {
