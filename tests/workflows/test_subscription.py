@@ -5,159 +5,39 @@ payment to end within that of its subscription, and the test server then loses t
 
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from temporalio.client import (
-    Client,
-    WithStartWorkflowOperation,
     WorkflowExecutionStatus,
-    WorkflowHandle,
-    WorkflowUpdateFailedError,
 )
-from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Replayer, Worker
 
-from billing.calendar import Cycle
-from billing.identifiers import SUBSCRIPTION, make_id
-from billing.messages import Command
-from billing.payment import GatewayName, PaymentMethod, PaymentStatus
-from billing.plans import Tier
+from billing.payment import GatewayName, PaymentMethod
 from billing.rails import wechat_window
 from billing.subscription import Access, StepKind, SubscriptionStatus
 from billing.subscription_messages import (
     Announced,
-    CancelSubscription,
     ChangeMethod,
-    ChangeSubscription,
     OperateSubscription,
     OperatorAction,
-    PauseSubscription,
     PaymentWay,
     PaySubscription,
     PreparedCharge,
-    ResumeSubscription,
-    SubscriptionAnswer,
-    SubscriptionOver,
-    SubscriptionStart,
 )
-from runtime import attributes
-from runtime.queues import CORE, gateway_queue
-from tests.billing.subscriptions import plan
 from tests.workflows.scripted_subscription import (
     HARD,
     METHOD_ID,
     SOFT,
-    ScriptedSubscription,
-    subscription_start,
 )
-from worker import sandboxed
-from workflows import WORKFLOWS, SubscriptionWorkflow, policies
-
-COMMAND = Command(application="shop")
-NOW = CancelSubscription(at_period_end=False)
-_numbers = itertools.count(1)
-
-
-class Bench:
-    """One subscription under test: its client, its scripted record, and its workflow."""
-
-    def __init__(self, environment: WorkflowEnvironment, script: ScriptedSubscription) -> None:
-        self.environment = environment
-        self.script = script
-        self.subscription_id = make_id(SUBSCRIPTION, next(_numbers), b"\x01" * 10)
-
-    @property
-    def client(self) -> Client:
-        return self.environment.client
-
-    @property
-    def handle(self) -> WorkflowHandle[SubscriptionWorkflow, SubscriptionOver]:
-        return self.client.get_workflow_handle_for(SubscriptionWorkflow.run, self.subscription_id)
-
-    async def start(self, **wanted: Any) -> SubscriptionStart:
-        now = await self.environment.get_current_time()
-        return subscription_start(self.subscription_id, now, **wanted)
-
-    async def sign_up(self, **wanted: Any) -> SubscriptionAnswer:
-        start = await self.start(**wanted)
-        operation = WithStartWorkflowOperation(
-            SubscriptionWorkflow.run,
-            start,
-            id=self.subscription_id,
-            task_queue=CORE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=attributes.at_subscription_start(start.order),
-        )
-        return await self.client.execute_update_with_start_workflow(
-            SubscriptionWorkflow.create, COMMAND, start_workflow_operation=operation
-        )
-
-    async def until(self, name: str, count: int = 1, *, most: timedelta | None = None) -> None:
-        """Let the server's clock run until the event was written so many times."""
-        passed, step = timedelta(), timedelta(seconds=30)
-        while self.script.names.count(name) < count:
-            assert passed < (most or timedelta(days=800)), (name, self.script.names)
-            await self.environment.sleep(step)
-            passed += step
-            step = min(step * 2, timedelta(days=1))
-
-    async def ended(self) -> SubscriptionStatus:
-        """How it has ended, however long its own clock takes to get there."""
-        for _ in range(800):
-            description = await self.handle.describe()
-            if description.status is not WorkflowExecutionStatus.RUNNING:
-                return (await self.handle.result()).status
-            await self.environment.sleep(timedelta(hours=2))
-        raise AssertionError(f"the workflow never ended: {self.script.names}")
-
-    @property
-    def status(self) -> SubscriptionStatus:
-        return self.script.known.subscription.status
+from tests.workflows.subscribing import Bench, open_bench
+from workflows import SubscriptionWorkflow, policies
 
 
 @pytest.fixture
 async def bench(environment: WorkflowEnvironment) -> AsyncIterator[Bench]:
-    script = ScriptedSubscription()
-    made = Bench(environment, script)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(
-            Worker(
-                environment.client,
-                task_queue=CORE,
-                workflows=WORKFLOWS,
-                activities=script.core_activities,
-                workflow_runner=sandboxed(),
-            )
-        )
-        for gateway in GatewayName:
-            await stack.enter_async_context(
-                Worker(
-                    environment.client,
-                    task_queue=gateway_queue(gateway),
-                    activities=script.gateway_activities,
-                )
-            )
-        yield made
-        replayer = Replayer(
-            workflows=WORKFLOWS,
-            workflow_runner=sandboxed(),
-            data_converter=environment.client.data_converter,
-        )
-        await replayer.replay_workflow(await made.handle.fetch_history())
-
-
-async def refused(bench: Bench, update: Any, command: Any) -> str | None:
-    before = bench.script.known.version
-    with pytest.raises(WorkflowUpdateFailedError) as problem:
-        await bench.handle.execute_update(update, command)
-    assert bench.script.known.version == before
-    assert isinstance(problem.value.cause, ApplicationError)
-    return problem.value.cause.type
+    async with open_bench(environment) as opened:
+        yield opened
 
 
 class TestSigningUp:
@@ -343,139 +223,3 @@ class TestDunning:
         answer = await bench.handle.execute_update(SubscriptionWorkflow.operate, waive)
         assert answer.subscription.status is SubscriptionStatus.ACTIVE
         assert bench.script.known.debt is None
-
-
-class TestCommands:
-    async def test_an_upgrade_takes_effect_once_it_is_paid(self, bench: Bench) -> None:
-        bench.script.outcomes.extend([None, bench.script.waits])
-        await bench.sign_up()
-        await bench.until("activated")
-        dearer = ChangeSubscription(plan=plan(Tier.SUPER, Cycle.MONTHLY))
-        answer = await bench.handle.execute_update(SubscriptionWorkflow.change, dearer)
-        assert answer.payment_id is not None
-        assert answer.subscription.plan.tier is Tier.PREMIUM
-        assert await refused(bench, SubscriptionWorkflow.change, dearer) == (
-            "subscription_not_changeable"
-        )
-        bench.script.pays_waiting = True
-        await bench.until("changed")
-        assert bench.script.known.subscription.plan.tier is Tier.SUPER
-
-    async def test_an_upgrade_that_is_declined_changes_nothing(self, bench: Bench) -> None:
-        bench.script.outcomes.extend([None, SOFT])
-        await bench.sign_up()
-        await bench.until("activated")
-        before = bench.script.known.subscription
-        dearer = ChangeSubscription(plan=plan(Tier.SUPER, Cycle.MONTHLY))
-        await bench.handle.execute_update(SubscriptionWorkflow.change, dearer)
-        await bench.until("change_failed")
-        after = bench.script.known.subscription
-        assert after.failure == SOFT
-        assert (after.plan, after.period, after.paid) == (before.plan, before.period, before.paid)
-
-    async def test_paused_and_resumed_it_keeps_what_was_paid(self, bench: Bench) -> None:
-        await bench.sign_up()
-        await bench.until("activated")
-        length = bench.script.known.subscription.period.seconds
-        await bench.handle.execute_update(SubscriptionWorkflow.pause, PauseSubscription())
-        await bench.environment.sleep(timedelta(days=90))
-        assert bench.status is SubscriptionStatus.PAUSED
-        assert len(bench.script.charged) == 1
-        answer = await bench.handle.execute_update(
-            SubscriptionWorkflow.resume, ResumeSubscription()
-        )
-        assert answer.subscription.status is SubscriptionStatus.ACTIVE
-        assert answer.subscription.period.seconds == length
-        assert await refused(bench, SubscriptionWorkflow.resume, ResumeSubscription()) == (
-            "subscription_not_resumable"
-        )
-
-    async def test_a_pause_with_an_end_ends_by_itself(self, bench: Bench) -> None:
-        await bench.sign_up()
-        await bench.until("activated")
-        until = await bench.environment.get_current_time() + timedelta(days=40)
-        await bench.handle.execute_update(
-            SubscriptionWorkflow.pause, PauseSubscription(until=until)
-        )
-        await bench.until("resumed")
-        assert bench.status is SubscriptionStatus.ACTIVE
-
-    async def test_canceled_at_the_periods_end_and_undone(self, bench: Bench) -> None:
-        await bench.sign_up()
-        await bench.until("activated")
-        answer = await bench.handle.execute_update(
-            SubscriptionWorkflow.cancel, CancelSubscription()
-        )
-        assert answer.subscription.cancel_at_period_end
-        answer = await bench.handle.execute_update(
-            SubscriptionWorkflow.resume, ResumeSubscription()
-        )
-        assert not answer.subscription.cancel_at_period_end
-        await bench.handle.execute_update(SubscriptionWorkflow.cancel, CancelSubscription())
-        end = answer.subscription.period.end
-        assert await bench.ended() is SubscriptionStatus.CANCELED
-        assert bench.script.known.subscription.ended_at == end
-        assert len(bench.script.charged) == 1
-
-    async def test_canceled_now_the_rest_is_given_back_or_credited(self, bench: Bench) -> None:
-        await bench.sign_up()
-        await bench.until("activated")
-        bench.script.covered = 3000
-        answer = await bench.handle.execute_update(
-            SubscriptionWorkflow.cancel, CancelSubscription(at_period_end=False, refund=True)
-        )
-        assert answer.subscription.status is SubscriptionStatus.CANCELED
-        [wanted] = bench.script.given_back
-        assert wanted.giving_back.amount is not None
-        assert answer.subscription.balance == wanted.giving_back.amount - 3000
-        assert await bench.ended() is SubscriptionStatus.CANCELED
-
-    async def test_paid_after_it_was_canceled_it_is_returned(self, bench: Bench) -> None:
-        bench.script.outcomes.append(bench.script.waits)
-        answer = await bench.sign_up(gateway=GatewayName.ALIPAY, method_id=None)
-        bench.script.pays_waiting = True
-        assert answer.payment_id is not None
-        await bench.handle.execute_update(SubscriptionWorkflow.cancel, NOW)
-        await bench.ended()
-        paying = bench.script.payments[answer.payment_id]
-        if paying.status is PaymentStatus.SUCCEEDED:
-            assert bench.script.given_back[-1].giving_back.payment_id == answer.payment_id
-        else:
-            assert bench.script.given_back == []
-
-    async def test_commands_after_its_end_are_refused(self, bench: Bench) -> None:
-        await bench.sign_up()
-        await bench.until("activated")
-        cheaper = OperateSubscription(
-            action=OperatorAction.MOVE, reason="goodwill", operated_by="key_1"
-        )
-        assert await refused(bench, SubscriptionWorkflow.operate, cheaper) == "invalid_request"
-        until = bench.script.known.subscription.period.end + timedelta(days=9)
-        moved = await bench.handle.execute_update(
-            SubscriptionWorkflow.operate, cheaper.model_copy(update={"until": until})
-        )
-        assert moved.subscription.period.end == until.replace(microsecond=0)
-        await bench.handle.execute_update(SubscriptionWorkflow.cancel, NOW)
-        assert await bench.ended() is SubscriptionStatus.CANCELED
-
-    async def test_resumed_from_the_record_it_goes_on(self, bench: Bench) -> None:
-        bench.script.outcomes.extend([None, bench.script.waits])
-        await bench.sign_up()
-        await bench.until("activated")
-        await bench.handle.terminate()
-        start = (await bench.start()).model_copy(update={"resumed": True})
-        await bench.environment.sleep(timedelta(days=33))
-        await bench.client.start_workflow(
-            SubscriptionWorkflow.run, start, id=bench.subscription_id, task_queue=CORE
-        )
-        bench.script.pays_waiting = True
-        await bench.until("renewed")
-        assert len(bench.script.charged) == 2
-        assert bench.script.known.subscription.period.number == 2
-
-    async def test_a_cancel_request_from_temporal_ends_it(self, bench: Bench) -> None:
-        await bench.sign_up()
-        await bench.until("activated")
-        await bench.handle.cancel()
-        assert await bench.ended() is SubscriptionStatus.CANCELED
-        assert bench.script.writes[-1].data["operated_by"] == "temporal"
