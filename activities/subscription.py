@@ -61,16 +61,17 @@ class SubscriptionActivities:
             record = await _found(work, request.subscription_id)
             wanted = request.giving_back
             refunds: list[RefundRecord] = []
-            covered = 0
+            covered = gone = 0
             for payment_id in await _sources(work, request.subscription_id, wanted):
-                rest = None if wanted.amount is None else wanted.amount - covered
-                if rest == 0:
+                rest = None if wanted.amount is None else wanted.amount - covered - gone
+                if rest is not None and rest <= 0:
                     break
-                refund = await _reserve(work, request, record, payment_id, rest)
+                refund, elsewhere = await _reserve(work, request, record, payment_id, rest)
+                gone += elsewhere
                 if refund is not None and refund.refund.status is not RefundStatus.FAILED:
                     refunds.append(refund)
                     covered += refund.refund.amount
-        return FoundReturns(refunds=_to_start(refunds, record), covered=covered)
+        return FoundReturns(refunds=_to_start(refunds, record), covered=covered, gone=gone)
 
 
 async def _found(work: UnitOfWork, subscription_id: str) -> SubscriptionRecord:
@@ -93,32 +94,40 @@ async def _reserve(
     record: SubscriptionRecord,
     payment_id: str,
     most: int | None,
-) -> RefundRecord | None:
-    """The refund of one payment, at most all that is left of it; None where nothing is."""
+) -> tuple[RefundRecord | None, int]:
+    """The refund of one payment, at most all that is left of it, None where nothing is; and what
+    of the payment (minor units) was given back before by others."""
     refund_id = subscription_refund_id(request.subscription_id, payment_id)
+    application = record.start.application
     standing = await work.refunds.find(refund_id)
-    if standing is not None:
-        return standing
+    ours = 0
+    if standing is not None and standing.refund.status is not RefundStatus.FAILED:
+        ours = standing.refund.amount
+    payment = await work.payments.find(payment_id)
+    assert payment is not None, "a payment that a charge names"
     try:
         left, _ = await work.refunds.preview(
-            payment_id,
-            record.start.application,
-            None,
-            now=request.now,
-            clawback=ClawbackPolicy.REFUSE,
+            payment_id, application, None, now=request.now, clawback=ClawbackPolicy.REFUSE
         )
-        return await work.refunds.reserve(
-            refund_id=refund_id,
-            payment_id=payment_id,
-            application=record.start.application,
-            attempt=None,
-            amount_minor=left if most is None else min(left, most),
-            cause=RefundCause.REQUESTED,
-            reason=request.giving_back.reason,
-            now=request.now,
-        )
-    except (PaymentNotRefundable, RefundExceedsPayment):
-        return None
+    except PaymentNotRefundable:
+        # Its gateway gives nothing back any more: that is the balance's to cover.
+        return standing, 0
+    except RefundExceedsPayment:
+        left = 0
+    gone = payment.payment.amount - left - ours
+    if standing is not None or not left:
+        return standing, gone
+    reserved = await work.refunds.reserve(
+        refund_id=refund_id,
+        payment_id=payment_id,
+        application=application,
+        attempt=None,
+        amount_minor=left if most is None else min(left, most),
+        cause=RefundCause.REQUESTED,
+        reason=request.giving_back.reason,
+        now=request.now,
+    )
+    return reserved, gone
 
 
 def _to_start(refunds: list[RefundRecord], record: SubscriptionRecord) -> tuple[RefundRequest, ...]:

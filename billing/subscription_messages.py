@@ -195,10 +195,12 @@ class FindReturns(Message):
 
 
 class FoundReturns(Message):
-    """The refunds to be started; `covered` (minor units) is what they come to."""
+    """The refunds to be started; `covered` (minor units) is what they come to, `gone` what of
+    those payments was given back or disputed before."""
 
     refunds: tuple[RefundRequest, ...] = ()
     covered: int = 0
+    gone: int = 0
 
 
 class SubscriptionOver(Message):

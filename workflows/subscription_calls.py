@@ -195,7 +195,9 @@ class SubscriptionCalls:
             **policies.RECORD_CALL,
         )
         await start_returns(returns.refunds)
-        rest = 0 if wanted.amount is None else wanted.amount - returns.covered
+        rest = 0
+        if wanted.amount is not None:
+            rest = max(wanted.amount - returns.covered - returns.gone, 0)
         await self._apply(
             Move(
                 event="subscription.given_back",

@@ -178,6 +178,17 @@ class TestCommands:
         assert (refused.status_code, refused.json()["code"]) == (409, "subscription_ended")
         assert await versions(shop, subscription["id"]) == before
 
+    async def test_what_was_refunded_before_is_not_given_back_again(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        paid = subscription["latest_payment_id"]
+        refund = {"payment_id": paid, "reason": "goodwill"}
+        answer = await shop.post("/refund", refund, secrets.token_hex(16))
+        assert answer.status_code == 201, answer.text
+        found = await commanded(shop, subscription, "cancel", at_period_end=False, refund=True)
+        assert (found["status"], found["balance"]) == ("canceled", 0)
+        payment = (await shop.get(f"/{paid}")).json()
+        assert payment["amount_refunded"] <= payment["amount"]
+
     async def test_paused_it_grants_nothing_until_it_is_resumed(self, shop: Shop) -> None:
         subscription = await active(shop)
         found = await commanded(shop, subscription, "pause")
