@@ -187,7 +187,7 @@ class TestResume:
             await house.client.get_workflow_handle(payment["id"]).terminate("lost")
         done = await everbill(house, "resume", "--all")
         assert done.exit_code == 0
-        assert done.output.endswith("Resumed 3 payments, refunds and methods.\n")
+        assert done.output.endswith("Resumed 3 processes.\n")
         for payment in payments:
             answer = await house.command(payment["id"], "cancel")
             assert answer.json()["status"] == "canceled"

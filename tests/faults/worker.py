@@ -17,6 +17,7 @@ import importlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from temporalio.worker._worker import load_default_build_id
@@ -24,6 +25,7 @@ from temporalio.worker._worker import load_default_build_id
 from billing.payment import GatewayName
 from embedded.tether import die_with
 from gateways.registry import build_gateways
+from runtime.ending import run_and_leave
 from runtime.logs import configure_logs
 from runtime.settings import load_settings
 from tests.faults.crash_points import (
@@ -95,8 +97,7 @@ class Keeper:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             die_with(keeper, signal.SIGKILL)
-            self._work(place)
-            sys.exit()
+            run_and_leave(partial(self._work, place))
         self._workers[pid] = place
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 

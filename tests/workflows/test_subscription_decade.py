@@ -44,7 +44,14 @@ async def script(environment: WorkflowEnvironment) -> AsyncIterator[ScriptedSubs
         yield script
 
 
-@pytest.mark.parametrize("zone", ["Asia/Shanghai", "America/New_York", "Australia/Lord_Howe"])
+@pytest.mark.parametrize(
+    "zone",
+    [
+        "Australia/Lord_Howe",
+        pytest.param("America/New_York", marks=pytest.mark.soak),
+        pytest.param("Asia/Shanghai", marks=pytest.mark.soak),
+    ],
+)
 async def test_every_month_on_its_day(
     environment: WorkflowEnvironment, script: ScriptedSubscription, zone: str
 ) -> None:
