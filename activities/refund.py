@@ -43,6 +43,9 @@ REFUSALS: Final = (
 
 Answer = RefundObservation | AnswerUntrusted
 
+CONTRADICTED: Final = "refund_contradicted"
+"""Why a person is called for: a refund that had failed was made all the same."""
+
 
 class RefundActivities:
     """`gateways` are the ones switched on; `clawback` is the deployment's rule for points."""
@@ -94,8 +97,6 @@ class RefundActivities:
     async def settle(self, request: SettleRefund) -> RefundStanding:
         """Ask what became of the refund; one the gateway does not know is asked for again."""
         record = await self._record(request.refund_id)
-        if record.refund.status is RefundStatus.FAILED:
-            return _standing(record)
         answer: Answer
         try:
             with asking(record.refund.gateway):
@@ -103,6 +104,9 @@ class RefundActivities:
         except AnswerUntrusted as problem:
             answer = problem
         if isinstance(answer, RefundObservation) and answer.state is RefundState.ABSENT:
+            # Whoever asked at the same time may have seen it fail: what it had set aside is then
+            # free for another refund.
+            record = await self._record(request.refund_id)
             if record.refund.status.has_ended:
                 return _standing(record)
             return await self._ask(record, request.now)
@@ -178,6 +182,8 @@ async def apply(work: UnitOfWork, record: RefundRecord, answer: Answer, now: dat
         case RefundState.PROCESSING | RefundState.ABSENT:
             if refund.status is not RefundStatus.PROCESSING and not refund.status.has_ended:
                 await _move(work, record, RefundStatus.PROCESSING, answer, now)
+        case RefundState.SUCCEEDED if refund.status is RefundStatus.FAILED:
+            await _contradict(work, record, now)
         case RefundState.SUCCEEDED:
             if refund.status is not RefundStatus.SUCCEEDED:
                 await _move(work, record, RefundStatus.SUCCEEDED, answer, now)
@@ -186,12 +192,28 @@ async def apply(work: UnitOfWork, record: RefundRecord, answer: Answer, now: dat
             await _move(work, record, RefundStatus.FAILED, answer, now)
             if refund.status is RefundStatus.SUCCEEDED:
                 await _post(work, record, f"refund/{refund.id}/failed", now, sign=-1)
+        case RefundState.FAILED:
+            await work.attention.resolve(refund.payment_id, now, CONTRADICTED)
         case RefundState.STUCK:
             detail = answer.failure.message if answer.failure else answer.status
             await _park(work, record, "refund_stuck", detail, now)
         case RefundState.UNRECOGNISED:
             detail = f"the gateway reports the status {answer.status!r}, which nobody knows"
             await _park(work, record, "unknown_status", detail, now)
+
+
+async def _contradict(work: UnitOfWork, record: RefundRecord, now: datetime) -> None:
+    """A refund that has failed stays so, what it had set aside being free since. The gateway's word
+    may be an old one that arrives late, or money has gone that the books do not know of."""
+    refund = record.refund
+    await work.attention.raise_(
+        refund.payment_id,
+        CONTRADICTED,
+        f"refund {refund.id} over {refund.amount} {refund.currency} in minor units has failed, and"
+        f" {refund.gateway.value} says that it was made: look it up there, and refund no more of"
+        " the payment before",
+        now,
+    )
 
 
 async def _move(
