@@ -235,10 +235,12 @@ async def _move(
         gateway_reference=answer.reference,
         gateway_status=answer.status,
     )
+    # No longer parked, it has forgotten by its end what a person was called for.
+    for reason in _reasons(record):
+        await work.attention.resolve(record.refund.payment_id, now, reason)
     if to is RefundStatus.PROCESSING:
         return
-    for reason in ("balance_insufficient", *_reasons(record)):
-        await work.attention.resolve(record.refund.payment_id, now, reason)
+    await work.attention.resolve(record.refund.payment_id, now, "balance_insufficient")
     if not record.kept:
         await _tell_of_return(work, record, to, now)
 
