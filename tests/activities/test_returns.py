@@ -195,7 +195,12 @@ class Starts:
         self.policies: set[WorkflowIDReusePolicy] = set()
 
     async def start_workflow(
-        self, _: str, request: RefundRequest, *, id_reuse_policy: WorkflowIDReusePolicy, **__: object
+        self,
+        _: str,
+        request: RefundRequest,
+        *,
+        id_reuse_policy: WorkflowIDReusePolicy,
+        **__: object,
     ) -> None:
         self.refunds.append(request)
         self.policies.add(id_reuse_policy)
