@@ -211,8 +211,8 @@ class Resumption:
                 id=request.refund_id,
                 task_queue=CORE,
                 task_timeout=_WORKFLOW_TASK_TIMEOUT,
-                # One that found nothing to reserve has ended too, without a row; where there is a row,
-                # a second run changes nothing.
+                # One that found nothing to reserve has ended too, and left no row; where there is
+                # one, a second run changes nothing.
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 search_attributes=attributes.at_refund_start(request, status),
