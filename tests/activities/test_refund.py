@@ -1,9 +1,11 @@
 """What the refund's activities do to record and ledger, with a scripted gateway."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
@@ -268,4 +270,25 @@ async def test_repaired_and_on_its_way_again_nobody_is_called_for_once_it_has_en
     assert await desk.attention() == ["refund_stuck"]
     await desk.settle(RefundObservation(RefundState.PROCESSING, "PROCESSING", "r_1"))
     await desk.settle(SUCCEEDED)
+    assert await desk.attention() == []
+
+
+@pytest.mark.parametrize(("hours", "reasons"), [(1, []), (3, ["refund_unanswered"])])
+async def test_a_person_is_called_for_what_nobody_answers_for_long(
+    desk: Desk, hours: int, reasons: list[str]
+) -> None:
+    await desk.reserve()
+    temporal = ActivityEnvironment()
+    temporal.info = replace(
+        temporal.info,
+        scheduled_time=NOW,
+        current_attempt_scheduled_time=NOW + timedelta(hours=hours),
+    )
+    desk.gateway.refunds[REFUND_ID] = OutcomeUnknown("no answer")
+    for act in (desk.ask, desk.settle):
+        with pytest.raises(ApplicationError):
+            await temporal.run(act)
+        assert await desk.attention() == reasons
+    del desk.gateway.refunds[REFUND_ID]
+    await temporal.run(desk.settle)
     assert await desk.attention() == []
