@@ -24,6 +24,7 @@ from billing.messages import (
     RefundAfterInput,
 )
 from billing.method_messages import METHOD_AFTER_WORKFLOW, MethodAfterInput
+from billing.payment import GatewayName
 from runtime import attributes
 from runtime.queues import CORE
 from storage.database import Database
@@ -93,8 +94,11 @@ class Delivery:
         await asyncio.gather(*(one(entry) for entry in entries))
         return len(entries)
 
-    async def observe(self, payment_id: str, report: GatewayReport) -> InboxOutcome | None:
-        """Have the gateway asked about a payment: by its workflow, or by one for afterwards.
+    async def observe(
+        self, payment_id: str, report: GatewayReport, reporter: GatewayName | None = None
+    ) -> InboxOutcome | None:
+        """Have the gateways asked about a payment: by its workflow, or by one for afterwards, which
+        begins with the `reporter`, else with the one that the payment is at.
 
         None while the payment is claimed but not yet there. Raises RPCError.
         """
@@ -106,7 +110,7 @@ class Delivery:
                 raise
         else:
             return InboxOutcome.DELIVERED
-        return await self._observe_afterwards(payment_id, report)
+        return await self._observe_afterwards(payment_id, report, reporter)
 
     async def _matched(self, entry: InboxEntry) -> InboxEntry:
         """The entry with the payment whose money is disputed, or refunded elsewhere: nobody can do
@@ -133,7 +137,7 @@ class Delivery:
         if entry.refund_id is not None:
             return await self.observe_refund(entry.refund_id, report)
         if entry.payment_id is not None:
-            return await self.observe(entry.payment_id, report)
+            return await self.observe(entry.payment_id, report, entry.gateway)
         if entry.method_id is not None:
             return await self.observe_method(entry.method_id, report)
         named = (entry.disputed_reference, entry.refunded_reference, entry.mandate_reference)
@@ -204,7 +208,7 @@ class Delivery:
         return InboxOutcome.DELIVERED
 
     async def _observe_afterwards(
-        self, payment_id: str, report: GatewayReport
+        self, payment_id: str, report: GatewayReport, reporter: GatewayName | None
     ) -> InboxOutcome | None:
         async with self._database.single() as work:
             record = await work.payments.find(payment_id)
@@ -213,7 +217,7 @@ class Delivery:
             return None if claimed else InboxOutcome.UNMATCHED
         await self._client.start_workflow(
             AFTER_WORKFLOW,
-            AfterInput(payment_id=payment_id, gateway=record.order.gateway),
+            AfterInput(payment_id=payment_id, gateway=reporter or record.payment.gateway),
             id=after_workflow_id(payment_id),
             task_queue=CORE,
             task_timeout=_WORKFLOW_TASK_TIMEOUT,

@@ -49,7 +49,8 @@ class Placing:
             payment=record.payment,
             open_attempts=tuple(attempt.attempt for attempt in record.open_attempts),
             open_gateways=_gateways_of(record.open_attempts),
-            gateways=_gateways_of(record.attempts),
+            # Nobody serves the queue of one that was switched off: a workflow would wait for ever.
+            gateways=tuple(name for name in _gateways_of(record.attempts) if name in self.gateways),
             disputes_at=tuple(
                 name
                 for name in _gateways_of(paid)

@@ -5,8 +5,8 @@ that the refund has failed. Every activity can be repeated at any point: the ref
 number at the gateway, and the ledger takes each cause once.
 """
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Final
 
 from temporalio import activity
@@ -42,6 +42,14 @@ REFUSALS: Final = (
 """What a reservation comes to when nothing can be reserved: nothing was changed."""
 
 Answer = RefundObservation | AnswerUntrusted
+
+CONTRADICTED: Final = "refund_contradicted"
+"""Why a person is called for: a refund that had failed was made all the same."""
+
+UNANSWERED: Final = "refund_unanswered"
+"""Why a person is called for: nobody knows for long what became of a refund."""
+
+UNANSWERED_AFTER: Final = timedelta(hours=2)
 
 
 class RefundActivities:
@@ -94,32 +102,39 @@ class RefundActivities:
     async def settle(self, request: SettleRefund) -> RefundStanding:
         """Ask what became of the refund; one the gateway does not know is asked for again."""
         record = await self._record(request.refund_id)
-        if record.refund.status is RefundStatus.FAILED:
-            return _standing(record)
-        answer: Answer
-        try:
-            with asking(record.refund.gateway):
-                answer = await self._gateway(record).query_refund(order_of(record))
-        except AnswerUntrusted as problem:
-            answer = problem
+        answer = await self._told(record, lambda at: at.query_refund(order_of(record)), request.now)
         if isinstance(answer, RefundObservation) and answer.state is RefundState.ABSENT:
+            # Whoever asked at the same time may have seen it fail: what it had set aside is then
+            # free for another refund.
+            record = await self._record(request.refund_id)
             if record.refund.status.has_ended:
                 return _standing(record)
             return await self._ask(record, request.now)
         return await self._store(record, answer, request.now)
 
     async def _ask(self, record: RefundRecord, now: datetime) -> RefundStanding:
-        answer: Answer
+        answer = await self._told(record, lambda at: at.refund(order_of(record)), now)
+        return await self._store(record, answer, now, is_asked=True)
+
+    async def _told(
+        self,
+        record: RefundRecord,
+        ask: Callable[[Gateway], Awaitable[RefundObservation]],
+        now: datetime,
+    ) -> Answer:
+        """The gateway's word. Raises GatewayMisconfigured, and ApplicationError if there is none,
+        having called for a person where one could help, or it has been silent for long."""
         try:
             with asking(record.refund.gateway):
-                answer = await self._gateway(record).refund(order_of(record))
+                return await ask(self._gateway(record))
         except AnswerUntrusted as problem:
-            answer = problem
-        except ApplicationError as problem:
-            if problem.type == BalanceInsufficient.code:
+            return problem
+        except (ApplicationError, GatewayMisconfigured) as problem:
+            if isinstance(problem, ApplicationError) and problem.type == BalanceInsufficient.code:
                 await self._call_for_money(record, now)
+            elif _is_long_unanswered():
+                await self._call_for_answer(record, now)
             raise
-        return await self._store(record, answer, now, is_asked=True)
 
     async def _call_for_money(self, record: RefundRecord, now: datetime) -> None:
         async with self._database.single() as work:
@@ -131,6 +146,16 @@ class RefundActivities:
                 now,
             )
 
+    async def _call_for_answer(self, record: RefundRecord, now: datetime) -> None:
+        async with self._database.single() as work:
+            await work.attention.raise_(
+                record.refund.payment_id,
+                UNANSWERED,
+                f"{record.refund.gateway.value} has not said for {UNANSWERED_AFTER} what became of"
+                f" refund {record.refund.id}: look it up there; it is asked on by itself",
+                now,
+            )
+
     async def _store(
         self, record: RefundRecord, answer: Answer, now: datetime, *, is_asked: bool = False
     ) -> RefundStanding:
@@ -139,6 +164,7 @@ class RefundActivities:
             assert locked is not None, "a refund is never deleted"
             if is_asked:
                 await work.refunds.note_asked(record.refund.id, now=now)
+            await work.attention.resolve(record.refund.payment_id, now, UNANSWERED)
             await apply(work, locked, answer, now)
             return _standing(await _found(work, record.refund.id))
 
@@ -154,6 +180,14 @@ class RefundActivities:
                 f"{name.value} is not configured on this worker: set its keys and restart it"
             )
         return gateway
+
+
+def _is_long_unanswered() -> bool:
+    """Whether Temporal has had the gateway asked the same for long."""
+    if not activity.in_activity():
+        return False
+    info = activity.info()
+    return info.current_attempt_scheduled_time - info.scheduled_time >= UNANSWERED_AFTER
 
 
 async def _audit(work: UnitOfWork, wanted: RefundRequest, now: datetime) -> None:
@@ -178,6 +212,8 @@ async def apply(work: UnitOfWork, record: RefundRecord, answer: Answer, now: dat
         case RefundState.PROCESSING | RefundState.ABSENT:
             if refund.status is not RefundStatus.PROCESSING and not refund.status.has_ended:
                 await _move(work, record, RefundStatus.PROCESSING, answer, now)
+        case RefundState.SUCCEEDED if refund.status is RefundStatus.FAILED:
+            await _contradict(work, record, now)
         case RefundState.SUCCEEDED:
             if refund.status is not RefundStatus.SUCCEEDED:
                 await _move(work, record, RefundStatus.SUCCEEDED, answer, now)
@@ -186,12 +222,28 @@ async def apply(work: UnitOfWork, record: RefundRecord, answer: Answer, now: dat
             await _move(work, record, RefundStatus.FAILED, answer, now)
             if refund.status is RefundStatus.SUCCEEDED:
                 await _post(work, record, f"refund/{refund.id}/failed", now, sign=-1)
+        case RefundState.FAILED:
+            await work.attention.resolve(refund.payment_id, now, CONTRADICTED)
         case RefundState.STUCK:
             detail = answer.failure.message if answer.failure else answer.status
             await _park(work, record, "refund_stuck", detail, now)
         case RefundState.UNRECOGNISED:
             detail = f"the gateway reports the status {answer.status!r}, which nobody knows"
             await _park(work, record, "unknown_status", detail, now)
+
+
+async def _contradict(work: UnitOfWork, record: RefundRecord, now: datetime) -> None:
+    """A refund that has failed stays so, what it had set aside being free since. The gateway's word
+    may be an old one that arrives late, or money has gone that the books do not know of."""
+    refund = record.refund
+    await work.attention.raise_(
+        refund.payment_id,
+        CONTRADICTED,
+        f"refund {refund.id} over {refund.amount} {refund.currency} in minor units has failed, and"
+        f" {refund.gateway.value} says that it was made: look it up there, and refund no more of"
+        " the payment before",
+        now,
+    )
 
 
 async def _move(
@@ -213,10 +265,12 @@ async def _move(
         gateway_reference=answer.reference,
         gateway_status=answer.status,
     )
+    # No longer parked, it has forgotten by its end what a person was called for.
+    for reason in _reasons(record):
+        await work.attention.resolve(record.refund.payment_id, now, reason)
     if to is RefundStatus.PROCESSING:
         return
-    for reason in ("balance_insufficient", *_reasons(record)):
-        await work.attention.resolve(record.refund.payment_id, now, reason)
+    await work.attention.resolve(record.refund.payment_id, now, "balance_insufficient")
     if not record.kept:
         await _tell_of_return(work, record, to, now)
 

@@ -217,7 +217,10 @@ class Resumption:
         wanted = []
         for receipt in received:
             earlier = [one.refund for one in refunds if one.attempt == receipt.attempt]
-            if all(refund.status is RefundStatus.FAILED for refund in earlier):
+            done = sum(one.amount for one in earlier if one.status is RefundStatus.SUCCEEDED)
+            is_under_way = any(not one.status.has_ended for one in earlier)
+            # A part may have gone back elsewhere, for which the whole could not be returned.
+            if done < receipt.amount_minor and not is_under_way:
                 wanted.append(_return_of(record, receipt, len(earlier) + 1, decision))
         if not wanted:
             raise NothingToReturn(
@@ -248,7 +251,9 @@ class Resumption:
                 id=request.refund_id,
                 task_queue=CORE,
                 task_timeout=_WORKFLOW_TASK_TIMEOUT,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+                # One that found nothing to reserve has ended too, and left no row; where there is
+                # one, a second run changes nothing.
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 search_attributes=attributes.at_refund_start(request, status),
                 static_summary=attributes.refund_summary(request),

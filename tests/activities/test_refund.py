@@ -1,9 +1,11 @@
 """What the refund's activities do to record and ledger, with a scripted gateway."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
 from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
@@ -20,7 +22,7 @@ from billing.messages import (
 )
 from billing.payment import Failure, GatewayName
 from billing.refund import RefundStatus
-from gateways.gateway import ObservedState, RefundObservation, RefundState
+from gateways.gateway import ObservedState, RefundObservation, RefundOrder, RefundState
 from storage.database import Database
 from tests.activities.scripted import AMOUNT, NOW, ScriptedGateway, order
 
@@ -207,4 +209,86 @@ async def test_what_a_machine_must_not_decide_is_parked(
     assert await desk.attention() == [reason]
     assert await desk.revenue() == AMOUNT
     assert (await desk.settle(SUCCEEDED)).refund.status is RefundStatus.SUCCEEDED
+    assert await desk.attention() == []
+
+
+async def test_an_answer_that_a_newer_one_overtook_posts_nothing(desk: Desk) -> None:
+    """A worker taken for dead goes on: what it was told may arrive after what followed on it."""
+    await desk.reserve()
+    await desk.ask()
+    query = desk.gateway.query_refund
+
+    async def overtaken(order: RefundOrder) -> RefundObservation:
+        desk.gateway.query_refund = query  # type: ignore[method-assign]
+        assert (await desk.settle(FAILED)).refund.status is RefundStatus.FAILED
+        return SUCCEEDED
+
+    desk.gateway.query_refund = overtaken  # type: ignore[method-assign]
+    assert (await desk.settle()).refund.status is RefundStatus.FAILED
+    assert (await desk.revenue(), await desk.refunded()) == (AMOUNT, 0)
+    assert await desk.attention() == ["refund_contradicted"]
+
+
+async def test_one_that_had_failed_and_was_made_all_the_same_calls_for_a_person(
+    desk: Desk,
+) -> None:
+    """What it had set aside may be refunded again by now: no machine may book it."""
+    await desk.reserve()
+    await desk.ask()
+    await desk.settle(FAILED)
+    assert await desk.attention() == []
+    for _ in range(2):
+        assert (await desk.settle(SUCCEEDED)).refund.status is RefundStatus.FAILED
+    assert await desk.revenue() == AMOUNT
+    assert await desk.attention() == ["refund_contradicted"]
+    await desk.settle(FAILED)
+    assert await desk.attention() == []
+
+
+async def test_one_that_fails_while_it_is_asked_about_is_not_asked_for_again(desk: Desk) -> None:
+    """What it had set aside is free for another refund by then."""
+    await desk.reserve()
+    await desk.ask()
+    query = desk.gateway.query_refund
+
+    async def overtaken(order: RefundOrder) -> RefundObservation:
+        desk.gateway.query_refund = query  # type: ignore[method-assign]
+        await desk.settle(FAILED)
+        return RefundObservation(RefundState.ABSENT, "UNKNOWN")
+
+    desk.gateway.query_refund = overtaken  # type: ignore[method-assign]
+    assert (await desk.settle()).refund.status is RefundStatus.FAILED
+    assert desk.gateway.refunds_asked == [REFUND_ID]
+
+
+async def test_repaired_and_on_its_way_again_nobody_is_called_for_once_it_has_ended(
+    desk: Desk,
+) -> None:
+    await desk.reserve()
+    await desk.ask()
+    await desk.settle(RefundObservation(RefundState.STUCK, "ABNORMAL", "r_1"))
+    assert await desk.attention() == ["refund_stuck"]
+    await desk.settle(RefundObservation(RefundState.PROCESSING, "PROCESSING", "r_1"))
+    await desk.settle(SUCCEEDED)
+    assert await desk.attention() == []
+
+
+@pytest.mark.parametrize(("hours", "reasons"), [(1, []), (3, ["refund_unanswered"])])
+async def test_a_person_is_called_for_what_nobody_answers_for_long(
+    desk: Desk, hours: int, reasons: list[str]
+) -> None:
+    await desk.reserve()
+    temporal = ActivityEnvironment()
+    temporal.info = replace(
+        temporal.info,
+        scheduled_time=NOW,
+        current_attempt_scheduled_time=NOW + timedelta(hours=hours),
+    )
+    desk.gateway.refunds[REFUND_ID] = OutcomeUnknown("no answer")
+    for act in (desk.ask, desk.settle):
+        with pytest.raises(ApplicationError):
+            await temporal.run(act)
+        assert await desk.attention() == reasons
+    del desk.gateway.refunds[REFUND_ID]
+    await temporal.run(desk.settle)
     assert await desk.attention() == []

@@ -1,25 +1,41 @@
 """Money that no payment waits for: set aside with its receipt, once, and given back."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
+from temporalio.client import Client
+from temporalio.common import WorkflowIDReusePolicy
 
+from activities.discovery import DiscoveryActivities
 from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
+from activities.resumption import Resumption
+from billing.errors import NothingToReturn
 from billing.identifiers import return_id
 from billing.messages import (
     AskRefund,
     ClosePayment,
+    DiscoverRefunds,
     OpenPayment,
     RefundRequest,
     ReserveRefund,
+    ReviewAction,
+    ReviewDecision,
     SettlePayment,
     SettleRefund,
     Standing,
 )
 from billing.payment import Failure, GatewayName, PaymentStatus
 from billing.refund import RefundCause, RefundStatus
-from gateways.gateway import ObservedState, RefundObservation, RefundState
+from gateways.gateway import (
+    ForeignRefund,
+    ObservedState,
+    RefundObservation,
+    RefundState,
+    ToldRefunds,
+)
 from storage.database import Database
 from storage.events import EventRecord
 from storage.refund_rows import RefundRecord
@@ -169,3 +185,71 @@ async def test_under_way_it_is_named_until_it_has_ended(desk: Desk) -> None:
     back = await desk.pay_late()
     await desk.refunds.ask(AskRefund(refund_id=RETURN_ID, gateway=GatewayName.ALIPAY, now=NOW))
     assert (await desk.settle()).returns == (back,)
+
+
+class Starts:
+    """In Temporal's place: the workflows that were to be started."""
+
+    def __init__(self) -> None:
+        self.refunds: list[RefundRequest] = []
+        self.policies: set[WorkflowIDReusePolicy] = set()
+
+    async def start_workflow(
+        self,
+        _: str,
+        request: RefundRequest,
+        *,
+        id_reuse_policy: WorkflowIDReusePolicy,
+        **__: object,
+    ) -> None:
+        self.refunds.append(request)
+        self.policies.add(id_reuse_policy)
+
+
+DECISION = ReviewDecision(action=ReviewAction.RETURN, reason="again", reviewed_by="key_1")
+
+
+async def _given_back_elsewhere(desk: Desk, amount_minor: int) -> None:
+    """Somebody gives a part back in the gateway's dashboard."""
+    desk.gateway.told_refunds[PAYMENT_ID] = ToldRefunds(
+        (ForeignRefund("re_9", amount_minor, replace(SUCCEEDED, reference="re_9")),)
+    )
+    discovery = DiscoveryActivities(desk.database, {GatewayName.ALIPAY: desk.gateway})
+    await discovery.discover(
+        DiscoverRefunds(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY, now=LATER)
+    )
+
+
+async def test_what_is_left_of_money_given_back_in_part_elsewhere_is_returned_by_hand(
+    desk: Desk,
+) -> None:
+    """The whole could not be returned any more, a part having gone back elsewhere meanwhile."""
+    back = await desk.pay_late()
+    await _given_back_elsewhere(desk, 900)
+    assert await desk.give_back(back, FAILED) is RefundStatus.FAILED
+    starts = Starts()
+    await Resumption(cast(Client, starts), desk.database).give_back(PAYMENT_ID, DECISION)
+    [again] = starts.refunds
+    assert await desk.give_back(again, SUCCEEDED) is RefundStatus.SUCCEEDED
+    assert await desk.balances() == {}
+    assert await desk.attention() == []
+    with pytest.raises(NothingToReturn):
+        await Resumption(cast(Client, starts), desk.database).give_back(PAYMENT_ID, DECISION)
+
+
+async def test_on_its_way_back_it_is_not_returned_twice(desk: Desk) -> None:
+    await desk.pay_late()
+    starts = Starts()
+    with pytest.raises(NothingToReturn):
+        await Resumption(cast(Client, starts), desk.database).give_back(PAYMENT_ID, DECISION)
+    assert starts.refunds == []
+
+
+async def test_a_return_that_could_not_be_reserved_can_be_tried_again(desk: Desk) -> None:
+    """As while the money is disputed: its workflow has ended, and left no refund behind."""
+    await desk.give_back(await desk.pay_late(), FAILED)
+    starts = Starts()
+    for _ in range(2):
+        await Resumption(cast(Client, starts), desk.database).give_back(PAYMENT_ID, DECISION)
+    assert starts.refunds[0].refund_id == starts.refunds[1].refund_id
+    assert starts.policies == {WorkflowIDReusePolicy.ALLOW_DUPLICATE}

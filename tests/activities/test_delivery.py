@@ -1,0 +1,82 @@
+"""Who is told of what was reported of a payment whose own workflow has ended."""
+
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.delivery import Delivery
+from activities.payment import PaymentActivities
+from billing.messages import AfterInput, GatewayReport, OpenPayment, SettlePayment, Standing
+from billing.payment import GatewayName, PaymentMethod
+from gateways.gateway import ObservedState
+from storage.database import Database
+from storage.inbox import InboxEntry, InboxOutcome
+from tests.activities.scripted import NOW, ScriptedGateway, order
+
+ORDER = order()
+PAYMENT_ID = ORDER.payment_id
+REPORT = GatewayReport(event_id="stripe/evt_1", event_type="charge.dispute.created")
+
+
+class Stripe(ScriptedGateway):
+    name = GatewayName.STRIPE
+
+
+class Ended:
+    """In Temporal's place: no workflow runs, and those for afterwards are started."""
+
+    def __init__(self) -> None:
+        self.started: list[AfterInput] = []
+
+    def get_workflow_handle(self, _: str) -> "Ended":
+        return self
+
+    async def signal(self, *_: Any, **__: Any) -> None:
+        raise RPCError("it has ended", RPCStatusCode.NOT_FOUND, b"")
+
+    async def start_workflow(self, _: str, after: AfterInput, **__: Any) -> None:
+        self.started.append(after)
+
+
+@pytest.fixture
+async def standing(database: Database) -> Standing:
+    """Ordered at Alipay, switched and paid at Stripe; the worker has Stripe's keys alone since."""
+    alipay, stripe = ScriptedGateway(), Stripe()
+    before = PaymentActivities(database, {GatewayName.ALIPAY: alipay, GatewayName.STRIPE: stripe})
+    await before.open(OpenPayment(order=ORDER, now=NOW))
+    async with database.begin() as work:
+        await work.attempts.add(
+            PAYMENT_ID, 2, GatewayName.STRIPE, PaymentMethod.CARD, ORDER.expires_at, NOW
+        )
+    stripe.states[2] = ObservedState.PAID
+    await before.settle(SettlePayment(payment_id=PAYMENT_ID, gateway=GatewayName.STRIPE, now=NOW))
+    after = PaymentActivities(database, {GatewayName.STRIPE: stripe})
+    return await after.settle(
+        SettlePayment(payment_id=PAYMENT_ID, gateway=GatewayName.STRIPE, now=NOW)
+    )
+
+
+async def test_a_gateway_switched_off_since_is_not_waited_for(standing: Standing) -> None:
+    """No worker serves its queue: a dispute or refund elsewhere would never be asked about."""
+    assert standing.gateways == (GatewayName.STRIPE,)
+    assert standing.open_gateways == (GatewayName.ALIPAY,)
+
+
+@pytest.mark.usefixtures("standing")
+async def test_the_gateway_that_paid_is_asked_first(database: Database) -> None:
+    temporal = Ended()
+    delivery = Delivery(cast(Client, temporal), database)
+    assert await delivery.observe(PAYMENT_ID, REPORT) is InboxOutcome.DELIVERED
+    assert temporal.started == [AfterInput(payment_id=PAYMENT_ID, gateway=GatewayName.STRIPE)]
+
+
+@pytest.mark.usefixtures("standing")
+async def test_the_gateway_that_reported_is_asked_first(database: Database) -> None:
+    temporal = Ended()
+    entry = InboxEntry(
+        1, GatewayName.ALIPAY, "notify_1", "trade_status_sync", PAYMENT_ID, PAYMENT_ID, 0
+    )
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert temporal.started == [AfterInput(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY)]
