@@ -11,6 +11,7 @@ from api.orders import FreeText, Offers, PayerInput, ReturnUrl, UserId
 from billing.calendar import Cycle
 from billing.catalog import Catalog
 from billing.charges import DEFAULT_WAYS
+from billing.dunning import DunningSchedule
 from billing.errors import InvalidRequest
 from billing.identifiers import METHOD_ID_PATTERN, SUBSCRIPTION, make_id
 from billing.money import CurrencyCode
@@ -139,7 +140,12 @@ class PreviewInput(StrictInput):
 
 
 def start_of(
-    wanted: Subscribe, offers: Offers, catalog: Catalog, application: str, now: datetime
+    wanted: Subscribe,
+    offers: Offers,
+    catalog: Catalog,
+    schedule: DunningSchedule,
+    application: str,
+    now: datetime,
 ) -> SubscriptionStart:
     """A new subscription with an id of its own. Raises InvalidRequest and its kin."""
     membership = catalog.membership
@@ -162,7 +168,9 @@ def start_of(
         ),
         application=application,
         terms=SubscriptionTerms(
-            way=way, minimum=STRIPE_MINIMUM if wanted.gateway is GatewayName.STRIPE else 1
+            way=way,
+            schedule=schedule,
+            minimum=STRIPE_MINIMUM if wanted.gateway is GatewayName.STRIPE else 1,
         ),
         created_at=now,
     )

@@ -95,7 +95,9 @@ async def subscribe(
     subscription begins once that is paid, and at once where nothing is to be paid."""
     wired = context(request)
     now = datetime.now(UTC)
-    new = inputs.start_of(wanted, wired.offers, wired.catalog, caller.application, now)
+    new = inputs.start_of(
+        wanted, wired.offers, wired.catalog, wired.settings.dunning, caller.application, now
+    )
 
     async def act(claim: Claim | None) -> Answer:
         assert claim is not None

@@ -6,6 +6,7 @@ that names the setting. The table for people is in docs/OPERATIONS.md.
 
 import base64
 import binascii
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, PositiveFloat, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from billing.dunning import DunningSchedule
 from billing.errors import SettingError
 from billing.payment import GatewayName
 
@@ -143,6 +145,32 @@ class Settings(BaseSettings):
         for name, _, calls in (entry.partition("=") for entry in entries):
             limits[GatewayName(name)] = float(calls)
         return limits
+
+    dunning: Annotated[DunningSchedule, NoDecode] = Field(default_factory=DunningSchedule)
+    """What new subscriptions are dunned by, as a JSON object; what it leaves out is as shipped."""
+
+    @field_validator("dunning", mode="before")
+    @classmethod
+    def _read_dunning(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            document = json.loads(value)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise ValueError('expected a JSON object such as {"end_after_hours": 336}')
+        if unknown := sorted(document.keys() - DunningSchedule.model_fields.keys()):
+            raise ValueError(
+                f"there is no {unknown[0]!r} in it: there are"
+                f" {', '.join(DunningSchedule.model_fields)}"
+            )
+        try:
+            return DunningSchedule.model_validate(document)
+        except ValidationError as problem:
+            error = problem.errors()[0]
+            where = ".".join(str(part) for part in error["loc"])
+            raise ValueError(f"{where}: {error['msg']}" if where else error["msg"]) from None
 
     stripe: StripeSettings = Field(default_factory=StripeSettings)
     alipay: AlipaySettings = Field(default_factory=AlipaySettings)
