@@ -95,13 +95,18 @@ async def _told(
     command: SubscriptionCommand,
     command_id: str,
 ) -> SubscriptionAnswer | None:
-    subscription_id = found.subscription.id
-    try:
-        return await context(request).commands.tell(update, command, subscription_id, command_id)
-    except NotRunning:
-        now = await find_subscription(request, subscription_id, found.record.start.application)
-        require_alive(now.subscription)
-        raise unavailable("the subscription's process") from None
+    wired, subscription_id = context(request), found.subscription.id
+    for is_first in (True, False):
+        try:
+            return await wired.commands.tell(update, command, subscription_id, command_id)
+        except NotRunning:
+            now = await find_subscription(request, subscription_id, found.record.start.application)
+            require_alive(now.subscription)
+            if not (is_first and now.is_recorded):
+                break
+            # A process that was lost goes on from the record.
+            await wired.resumption.resume_subscription(subscription_id)
+    raise unavailable("the subscription's process")
 
 
 async def shown(

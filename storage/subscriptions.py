@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, and_, func, select, update
+from sqlalchemy import RowMapping, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -99,6 +99,7 @@ class Subscriptions:
                 version=1,
                 start_document=self._cipher.seal(start.model_dump_json().encode(), _PURPOSE),
                 created_at=subscription.created_at,
+                next_at=subscription.created_at,
                 **_state(subscription, None),
             )
             .on_conflict_do_nothing()
@@ -252,8 +253,14 @@ class Subscriptions:
         return rows.first() is not None
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
-        """Ids, in order, of those that have not ended, or have a charge or refund under way."""
-        query = select(subscriptions.c.id).where(IS_SUBSCRIPTION_UNFINISHED)
+        """Ids, in order, of those for which something should have happened by now, or is under way:
+        a charge or a refund. What only waits is found by who asks for it."""
+        is_due = or_(
+            subscriptions.c.next_at <= func.now(),
+            subscriptions.c.has_open_charge,
+            subscriptions.c.giving_back.is_not(None),
+        )
+        query = select(subscriptions.c.id).where(IS_SUBSCRIPTION_UNFINISHED, is_due)
         if after is not None:
             query = query.where(subscriptions.c.id > after)
         rows = await self._connection.execute(query.order_by(subscriptions.c.id).limit(limit))

@@ -125,15 +125,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
     async def create(self, command: Command) -> SubscriptionAnswer:
         """The subscription once its first payment is under way, or needless."""
         self._commands += 1
-        await workflow.wait_condition(
-            lambda: (
-                self._known is not None
-                and (
-                    self._subscription.status is not SubscriptionStatus.INCOMPLETE
-                    or self._standing.charge is not None
-                )
-            )
-        )
+        await workflow.wait_condition(lambda: self._known is not None and self._has_begun)
         return self._answer()
 
     @workflow.update
@@ -330,6 +322,13 @@ class SubscriptionWorkflow(SubscriptionCalls):
             and not self._subscription.status.is_terminal
         )
         return None if is_ahead else end
+
+    @property
+    def _has_begun(self) -> bool:
+        charge = self._standing.charge
+        if charge is not None:
+            return self._started == charge.payment_id
+        return self._subscription.status is not SubscriptionStatus.INCOMPLETE
 
     @property
     def _known_end(self) -> ChargeEnd | None:

@@ -47,6 +47,8 @@ class SubscriptionCalls:
         self._start = start
         self._terms = start.terms
         self._known: SubscriptionStanding | None = None
+        self._started: str | None = None
+        """The payment that was last started, or found to be."""
 
     async def _open(self) -> None:
         self._take(
@@ -145,6 +147,7 @@ class SubscriptionCalls:
                 static_summary=attributes.summary(order),
             )
             payment.add_done_callback(_left_to_the_record)
+        self._started = order.payment_id
 
     async def _prepare(self, wanted: Wanted, method_id: str) -> PreparedCharge:
         """When the mandate may be charged. One that gives no answer in time cannot carry it."""
