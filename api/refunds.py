@@ -100,6 +100,8 @@ async def create(
     async def act(claim: Claim | None) -> Answer:
         assert claim is not None
         asked = RefundRequest.model_validate_json(claim.request)
+        # Whoever finds the key claimed may be here before the first has been refused.
+        _check_currency(wanted, payment)
         if claim.is_new:
             _check(wanted, payment)
         refund = await _refund(request, asked, id_of("refund", caller.application, key))
@@ -194,15 +196,20 @@ def _check(wanted: PreviewRefund, payment: Payment) -> None:
             f"the payment is {payment.status}; only a succeeded one can be refunded",
             param="payment_id",
         )
-    if wanted.currency is not None and wanted.currency != payment.currency:
-        raise PaymentNotRefundable(
-            f"the payment was made in {payment.currency}, not in {wanted.currency}",
-            param="currency",
-        )
+    _check_currency(wanted, payment)
     if wanted.amount is not None and wanted.amount > payment.amount:
         raise RefundExceedsPayment(
             f"the payment was over {payment.amount} in minor units, less than {wanted.amount}",
             param="amount",
+        )
+
+
+def _check_currency(wanted: PreviewRefund, payment: Payment) -> None:
+    """The reservation knows no currency but the payment's own."""
+    if wanted.currency is not None and wanted.currency != payment.currency:
+        raise PaymentNotRefundable(
+            f"the payment was made in {payment.currency}, not in {wanted.currency}",
+            param="currency",
         )
 
 

@@ -286,11 +286,19 @@ class PaymentWorkflow(PaymentCalls):
                 )
 
     async def _await_review(self) -> None:
-        """A parked payment moves by a person's word alone."""
+        """A parked payment moves by a person's word alone. What is reported has the record read all
+        the same: a decision may stand there of which this process was never told."""
         await workflow.wait_condition(
-            lambda: self._review is not None or self._ending is PaymentStatus.FAILED
+            lambda: (
+                self._review is not None
+                or self._ending is PaymentStatus.FAILED
+                or self._has_unheard
+            )
         )
         decision = self._review
+        if decision is None and self._ending is not PaymentStatus.FAILED:
+            await self._settle(thorough=True)
+            return
         if decision is None:
             await self._close(PaymentStatus.FAILED, review=_CANCELED_IN_TEMPORAL)
             return

@@ -250,7 +250,8 @@ class PaymentCalls:
         if changes:
             workflow.upsert_search_attributes(changes)
         self._standing = standing
-        if payment.status is PaymentStatus.NEEDS_REVIEW:
+        is_parked_now = before is None or before.payment.status is not PaymentStatus.NEEDS_REVIEW
+        if payment.status is PaymentStatus.NEEDS_REVIEW and is_parked_now:
             # What was asked for before is a person's to decide now.
             self._ending = None
         workflow.set_current_details(

@@ -147,6 +147,24 @@ class TestRefusedWithNothingChanged:
         async with house.database.begin() as work:
             assert await work.refunds.of_payment(payment["id"]) == []
 
+    async def test_another_currency_sent_again_before_its_answer_was_kept(
+        self, house: House
+    ) -> None:
+        """As by a client that sends it twice at once: the second finds the key claimed, and no
+        answer yet."""
+        payment = await house.take("stripe")
+        key = secrets.token_hex(16)
+        for _ in range(2):
+            answer = await house.post_refund(payment["id"], key=key, currency="CNY")
+            assert (answer.status_code, answer.json()["code"]) == (409, "payment_not_refundable")
+            async with house.database.begin() as work:
+                await work.connection.exec_driver_sql(
+                    "UPDATE idempotency_claims SET answer_status = NULL, answer_body = NULL"
+                )
+        assert await given_back(house, payment["id"]) == 0
+        async with house.database.begin() as work:
+            assert await work.refunds.of_payment(payment["id"]) == []
+
     async def test_nobody_s_payment(self, house: House) -> None:
         answer = await house.post_refund("pay_01h455vb4pex5vsknk084sn02q")
         assert (answer.status_code, answer.json()["code"]) == (404, "payment_not_found")

@@ -290,6 +290,26 @@ class TestParked:
         assert payment.status is PaymentStatus.FAILED
         assert await bench.ended() is PaymentStatus.FAILED
 
+    async def test_a_decision_recorded_and_never_told_is_learned_from_the_next_report(
+        self, bench: Bench
+    ) -> None:
+        """The record is not parked any more, so that no other decision comes: late money would
+        never be heard of."""
+        await bench.create()
+        bench.script.untrusted = True
+        await bench.report()
+        await bench.until(lambda: bench.script.status is PaymentStatus.NEEDS_REVIEW)
+        bench.script.untrusted = False
+        bench.script.paid = True
+        bench.script.answers.clear()
+        deciding = asyncio.create_task(bench.handle.execute_update(PaymentWorkflow.review, RETRY))
+        await bench.until(deciding.done)
+        assert bench.script.status is PaymentStatus.SUCCEEDED
+        assert (await deciding).status is PaymentStatus.NEEDS_REVIEW
+        bench.script.answers.set()
+        await bench.report("evt_2")
+        assert await bench.ended() is PaymentStatus.SUCCEEDED
+
     async def test_decided_upon_before_the_workflow_knows(self, bench: Bench) -> None:
         await bench.create()
         bench.script.untrusted = True
