@@ -241,9 +241,12 @@ def plan_clawback(
     amount_minor: int,
     policy: ClawbackPolicy,
     now: datetime,
+    *,
+    most: int | None = None,
 ) -> Clawback:
     """What a refund of `amount_minor` takes from the user's `lots`, the purchase's own (bonus
-    first) and, for a debt, whatever else may be spent (oldest first).
+    first) and, for a debt, whatever else may be spent (oldest first); no more than
+    `most` points.
 
     Raises PointsAlreadySpent where the policy allows no refund.
     """
@@ -270,7 +273,7 @@ def plan_clawback(
                 param="amount",
             )
         amount_minor = amount
-    points = needed(amount_minor)
+    points = needed(amount_minor) if most is None else min(needed(amount_minor), most)
     takings = _take(own, points)
     missing = points - sum(taking.points + taking.lapsed for taking in takings)
     others = draw((lot for lot in lots if lot not in own), missing, now)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import BigInteger, ColumnElement, cast, func, insert, select, update
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import RefundExceedsPayment
@@ -23,9 +22,9 @@ from billing.points import (
     PointsMovement,
     PointsTransaction,
     PurchaseStanding,
-    Taking,
     draw,
     plan_clawback,
+    points_due,
 )
 from billing.refund import RefundCause
 from storage.dispute_rows import DisputeChange, DisputeRecord
@@ -36,7 +35,6 @@ from storage.points_tables import (
     points_balances,
     points_clawbacks,
     points_lots,
-    points_takings,
 )
 from storage.tables import payments, receipts, refunds
 
@@ -141,7 +139,7 @@ class Clawbacks:
         self, cause_id: str, payment_id: str, plan: Clawback, balance: Balance, now: datetime
     ) -> None:
         for taking in plan.takings:
-            await self._take(cause_id, taking)
+            await self._book.take(cause_id, taking)
         if plan.movement:
             await self._book.move(
                 balance,
@@ -183,7 +181,7 @@ class Clawbacks:
             .values(owed=0, restored_at=now)
         )
         restored = owed
-        for taking in await self._takings(cause_id):
+        for taking in await self._book.takings(cause_id):
             await self._book.change_lot(
                 taking.lot_id,
                 remaining=taking.points,
@@ -214,19 +212,32 @@ class Clawbacks:
             refunds.c.payment_id == purchase.payment_id,
             refunds.c.cause == RefundCause.REQUESTED.value,
         )
-        cause_id: str | None = await self._connection.scalar(
-            select(points_clawbacks.c.cause_id)
+        rows = await self._connection.execute(
+            select(
+                points_clawbacks.c.cause_id,
+                points_clawbacks.c.amount_minor,
+                points_clawbacks.c.points,
+            )
             .where(
                 points_clawbacks.c.payment_id == purchase.payment_id,
                 points_clawbacks.c.restored_at.is_(None),
                 points_clawbacks.c.cause_id.not_in(requested),
             )
             .order_by(points_clawbacks.c.effective_at.desc(), points_clawbacks.c.cause_id)
-            .limit(1)
         )
-        if cause_id is None:
-            return
-        plan, _ = await self._plan(purchase, 0, ClawbackPolicy.DEBT, now, is_gone=True)
+        lots = await self._book.lots(purchase.user, payment_id=purchase.payment_id)
+        granted = sum(lot.granted for lot in lots if lot.payment_id == purchase.payment_id)
+        for row in rows.all():
+            # No more than goes with its own money: what it takes comes back with that alone.
+            gone = min(row.amount_minor, purchase.paid_minor)
+            room = points_due(granted, purchase.paid_minor, gone) - row.points
+            if room > 0:
+                await self._take_more(row.cause_id, purchase, room, balance, now)
+
+    async def _take_more(
+        self, cause_id: str, purchase: _Purchase, most: int, balance: Balance, now: datetime
+    ) -> None:
+        plan, _ = await self._plan(purchase, 0, ClawbackPolicy.DEBT, now, is_gone=True, most=most)
         if plan.points == 0:
             return
         await self._connection.execute(
@@ -290,7 +301,7 @@ class Clawbacks:
             if paid == 0:
                 break
             for taking in takings:
-                await self._take(cause_id, taking)
+                await self._book.take(cause_id, taking)
             await self._connection.execute(
                 update(points_clawbacks)
                 .where(points_clawbacks.c.cause_id == cause_id)
@@ -307,6 +318,7 @@ class Clawbacks:
         now: datetime,
         *,
         is_gone: bool = False,
+        most: int | None = None,
     ) -> tuple[Clawback, list[PointsLot]]:
         standing = await self._standing(purchase)
         left = max(purchase.paid_minor - standing.refunded_minor, 0)
@@ -318,7 +330,7 @@ class Clawbacks:
                 param="amount",
             )
         lots = await self._book.lots(purchase.user, payment_id=purchase.payment_id)
-        return plan_clawback(lots, standing, amount, policy, now), lots
+        return plan_clawback(lots, standing, amount, policy, now, most=most), lots
 
     async def _purchase(self, payment_id: str) -> _Purchase | None:
         rows = await self._connection.execute(
@@ -363,34 +375,6 @@ class Clawbacks:
             )
         )
         return list(rows.scalars())
-
-    async def _take(self, cause_id: str, taking: Taking) -> None:
-        await self._book.change_lot(
-            taking.lot_id,
-            remaining=-taking.points,
-            expired=-taking.lapsed,
-            taken=taking.points + taking.lapsed,
-        )
-        taken = postgresql.insert(points_takings).values(
-            cause_id=cause_id, lot_id=taking.lot_id, points=taking.points, lapsed=taking.lapsed
-        )
-        await self._connection.execute(
-            taken.on_conflict_do_update(
-                index_elements=["cause_id", "lot_id"],
-                set_={
-                    "points": points_takings.c.points + taken.excluded.points,
-                    "lapsed": points_takings.c.lapsed + taken.excluded.lapsed,
-                },
-            )
-        )
-
-    async def _takings(self, cause_id: str) -> list[Taking]:
-        rows = await self._connection.execute(
-            select(points_takings)
-            .where(points_takings.c.cause_id == cause_id)
-            .order_by(points_takings.c.lot_id)
-        )
-        return [Taking(row.lot_id, row.points, row.lapsed) for row in rows]
 
 
 def _refund_of(cause_id: str) -> str | None:

@@ -14,10 +14,15 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.identifiers import POINTS_TRANSACTION, make_id
-from billing.points import COMMODITY, LotKind, PointsLot, PointsMovement, PointsTransaction
+from billing.points import COMMODITY, LotKind, PointsLot, PointsMovement, PointsTransaction, Taking
 from storage.events import Events
 from storage.ledger import Ledger, Posting
-from storage.points_tables import points_balances, points_lots, points_transactions
+from storage.points_tables import (
+    points_balances,
+    points_lots,
+    points_takings,
+    points_transactions,
+)
 
 _EVENTS: Final = {
     PointsMovement.PURCHASE: "points.credited",
@@ -114,6 +119,36 @@ class PointsBook:
             .where(points_lots.c.id == lot_id)
             .values({column: points_lots.c[column] + by for column, by in changes.items() if by})
         )
+
+    async def take(self, cause_id: str, taking: Taking) -> None:
+        """Take points back out of a lot, for the clawback `cause_id`."""
+        await self.change_lot(
+            taking.lot_id,
+            remaining=-taking.points,
+            expired=-taking.lapsed,
+            taken=taking.points + taking.lapsed,
+        )
+        taken = postgresql.insert(points_takings).values(
+            cause_id=cause_id, lot_id=taking.lot_id, points=taking.points, lapsed=taking.lapsed
+        )
+        await self._connection.execute(
+            taken.on_conflict_do_update(
+                index_elements=["cause_id", "lot_id"],
+                set_={
+                    "points": points_takings.c.points + taken.excluded.points,
+                    "lapsed": points_takings.c.lapsed + taken.excluded.lapsed,
+                },
+            )
+        )
+
+    async def takings(self, cause_id: str) -> list[Taking]:
+        """What a clawback has taken, out of which lots."""
+        rows = await self._connection.execute(
+            select(points_takings)
+            .where(points_takings.c.cause_id == cause_id)
+            .order_by(points_takings.c.lot_id)
+        )
+        return [Taking(row.lot_id, row.points, row.lapsed) for row in rows]
 
     async def move(
         self,

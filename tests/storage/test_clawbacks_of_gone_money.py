@@ -1,5 +1,7 @@
 """Points follow money that is gone whatever we say: refunded elsewhere, or taken by a dispute."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from billing.dispute import DisputeStatus
@@ -15,7 +17,9 @@ M = PointsMovement
 S = DisputeStatus
 
 
-async def refund_elsewhere(database: Database, order: PaymentOrder, amount: int) -> str:
+async def refund_elsewhere(
+    database: Database, order: PaymentOrder, amount: int, *, now: datetime = NOW
+) -> str:
     refund_id = foreign_refund_id(order.payment_id, order.gateway, order.payment_id, "re_1")
     async with database.begin() as work:
         await work.refunds.note_elsewhere(
@@ -24,7 +28,7 @@ async def refund_elsewhere(database: Database, order: PaymentOrder, amount: int)
             attempt=1,
             amount_minor=amount,
             number="re_1",
-            now=NOW,
+            now=now,
         )
     return refund_id
 
@@ -145,3 +149,18 @@ class TestDisputed:
         await dispute(database, order, S.WON, 1000, 1000)
         await dispute(database, order, S.LOST, 2000, 1000)
         assert await remaining(database, user) == [0]
+
+    async def test_what_it_gives_back_is_not_kept_by_a_smaller_refund(
+        self, database: Database
+    ) -> None:
+        """What a failed refund of ours had taken is taken anew by what stands, and by each no more
+        than goes with its own money."""
+        user = make_user()
+        order = await buy(database, user, 100)
+        ours = await reserve(database, order, amount_minor=900)
+        await dispute(database, order, S.OPEN, 1000)
+        await refund_elsewhere(database, order, 100, now=NOW + timedelta(seconds=1))
+        await fail_refund(database, ours.refund.id)
+        assert await remaining(database, user) == [0]
+        await dispute(database, order, S.WON, 1000, 1000)
+        assert await remaining(database, user) == [90]
