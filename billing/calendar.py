@@ -28,6 +28,7 @@ from pydantic import (
     Field,
     NaiveDatetime,
     StringConstraints,
+    WithJsonSchema,
 )
 
 MAX_TRIAL_DAYS: Final = 730
@@ -62,11 +63,18 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+_LOCAL_TIME: Final = {
+    "type": "string",
+    "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$",
+    "description": "A local time, without an offset",
+}
+
+
 class Anchor(_Frozen):
     """The local date and time on which periods begin; `fold` is 1 where the anchor itself is the
     second of two equal local times."""
 
-    local: NaiveDatetime
+    local: Annotated[NaiveDatetime, WithJsonSchema(_LOCAL_TIME)]
     zone: ZoneName
     fold: Literal[0, 1] = 0
 
