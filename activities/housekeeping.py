@@ -1,7 +1,8 @@
-"""What is done a little at a time: deleting what is kept for a time only, and adding up."""
+"""What is done a little at a time: deleting what is kept for a time only, adding up, and telling
+of saved methods that will expire."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -11,6 +12,9 @@ from storage.database import Database
 
 INTERVAL_SECONDS: Final = 60.0
 USERS_AT_ONCE: Final = 100
+METHODS_AT_ONCE: Final = 100
+TOLD_AHEAD: Final = timedelta(days=30)
+"""How long before a saved method expires its application is told."""
 
 log = structlog.get_logger()
 
@@ -52,6 +56,19 @@ class Housekeeping:
             if len(users) < USERS_AT_ONCE:
                 return expired
 
+    async def tell_expiries(self) -> int:
+        """An event for each saved method that expires soon; how many."""
+        told, now = 0, datetime.now(UTC)
+        while True:
+            async with self._database.single() as work:
+                expiring = await work.methods.expiring(now + TOLD_AHEAD, METHODS_AT_ONCE)
+            for method_id in expiring:
+                async with self._database.begin() as work:
+                    await work.methods.tell_expiry(method_id, now)
+            told += len(expiring)
+            if len(expiring) < METHODS_AT_ONCE:
+                return told
+
     async def run(self) -> None:
         """Tidy and add up now and every minute, until cancelled."""
         while True:
@@ -63,6 +80,9 @@ class Housekeeping:
                 expired = await self.expire_points()
                 if expired:
                     log.info("points_expired", lots=expired)
+                told = await self.tell_expiries()
+                if told:
+                    log.info("expiries_told", methods=told)
             except Exception:
                 log.exception("housekeeping_failed")
             await asyncio.sleep(INTERVAL_SECONDS)

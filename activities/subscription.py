@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError
 from billing.errors import PaymentNotRefundable, RefundExceedsPayment, SubscriptionNotFound
 from billing.identifiers import subscription_refund_id
 from billing.messages import RefundRequest
+from billing.moves import start_of
 from billing.points import ClawbackPolicy
 from billing.refund import RefundCause, RefundStatus
 from billing.subscription_messages import (
@@ -32,10 +33,25 @@ class SubscriptionActivities:
 
     @activity.defn(name="subscription.open")
     async def open(self, request: OpenSubscription) -> SubscriptionStanding:
-        """Write the row, unless it is there; where it stands."""
+        """Write the row, unless it is there, with what the user's ended subscriptions have left on
+        their balances; where it stands."""
+        start, subscription = request.start, request.subscription
+        order = start.order
         async with self._database.begin() as work:
-            await work.subscriptions.insert(request.start, request.subscription)
-            return (await _found(work, request.subscription.id)).standing
+            found = await work.subscriptions.find(order.id)
+            if found is not None:
+                return found.standing
+            left = await work.subscriptions.take_balances(
+                start.application, order.user_id, order.plan.currency, order.id, request.now
+            )
+            if left:
+                order = order.model_copy(update={"balance": order.balance + left})
+                start = start.model_copy(update={"order": order})
+                subscription = start_of(start)
+            is_new = await work.subscriptions.insert(start, subscription)
+            if left and not is_new:
+                raise ApplicationError("its row was written meanwhile, and what was left is not in")
+            return (await _found(work, order.id)).standing
 
     @activity.defn(name="subscription.read")
     async def read(self, request: ReadSubscription) -> SubscriptionStanding:

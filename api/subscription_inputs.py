@@ -37,6 +37,12 @@ STRIPE_MINIMUM: Final = 50
 """The least that Stripe charges in dollars and euros (minor units)."""
 
 MethodId = Annotated[str, Field(pattern=METHOD_ID_PATTERN)]
+BackupMethodId = Annotated[
+    MethodId | None,
+    Field(
+        description="Another of this user's at that gateway, charged where the first declines",
+    ),
+]
 
 
 class _ByHand(StrictInput):
@@ -65,6 +71,7 @@ class Subscribe(_ByHand):
         description="An active saved method of this user and gateway, to be charged at each"
         " renewal; without it the customer is asked each time",
     )
+    backup_payment_method_id: BackupMethodId = None
     trial_days: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="At most the tier's own, which it is unless said"
     )
@@ -109,6 +116,7 @@ class MethodInput(StrictInput):
 
     gateway: GatewayName
     payment_method_id: MethodId | None = None
+    backup_payment_method_id: BackupMethodId = None
 
 
 class PayInput(_ByHand):
@@ -165,6 +173,7 @@ def start_of(
             zone=membership.zone,
             trial_days=trial_days,
             payment_method_id=wanted.payment_method_id,
+            backup_payment_method_id=wanted.backup_payment_method_id,
         ),
         application=application,
         terms=SubscriptionTerms(
@@ -198,7 +207,11 @@ def change_of(
 def method_of(wanted: MethodInput, offers: Offers, found: Subscription) -> ChangeMethod:
     """Raises InvalidRequest and its kin."""
     offers.way(wanted.gateway, DEFAULT_WAYS[wanted.gateway], found.plan.currency)
-    return ChangeMethod(gateway=wanted.gateway, payment_method_id=wanted.payment_method_id)
+    return ChangeMethod(
+        gateway=wanted.gateway,
+        payment_method_id=wanted.payment_method_id,
+        backup_payment_method_id=wanted.backup_payment_method_id,
+    )
 
 
 def pay_of(wanted: PayInput, offers: Offers, found: Subscription) -> PaySubscription:

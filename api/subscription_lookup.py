@@ -13,7 +13,7 @@ from api.context import context
 from api.orders import unrecorded
 from api.problems import RequestRefused
 from billing.charges import order_of
-from billing.errors import MethodNotUsable, SubscriptionNotFound
+from billing.errors import InvalidRequest, MethodNotUsable, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
 from billing.messages import Command
 from billing.method import MethodStatus
@@ -95,23 +95,37 @@ async def details_with(
     return await details(request, subscription_id, application)
 
 
-async def require_method(
-    request: Request, application: str, user_id: str, gateway: GatewayName, method_id: str | None
+async def require_methods(
+    request: Request,
+    application: str,
+    user_id: str,
+    gateway: GatewayName,
+    method_id: str | None,
+    backup_id: str | None,
 ) -> None:
-    """Raises MethodNotUsable unless it is None, or an active method of that user and gateway."""
-    if method_id is None:
-        return
-    async with context(request).database.single() as work:
-        record = await work.methods.find(method_id, application=application)
-    if record is None or (record.method.user_id, record.method.gateway, record.method.status) != (
-        user_id,
-        gateway,
-        MethodStatus.ACTIVE,
-    ):
-        raise MethodNotUsable(
-            "payment_method_id is none of an active method of this user at this gateway",
-            param="payment_method_id",
+    """Raises MethodNotUsable unless each is None or an active method of that user and gateway,
+    InvalidRequest for a backup of nothing, or of itself."""
+    if backup_id is not None and backup_id == method_id:
+        raise InvalidRequest("the backup is the method itself", param="backup_payment_method_id")
+    if backup_id is not None and method_id is None:
+        raise InvalidRequest(
+            "a backup goes with payment_method_id", param="backup_payment_method_id"
         )
+    given = {"payment_method_id": method_id, "backup_payment_method_id": backup_id}
+    async with context(request).database.single() as work:
+        for param, wanted_id in given.items():
+            if wanted_id is None:
+                continue
+            record = await work.methods.find(wanted_id, application=application)
+            wanted = (user_id, gateway, MethodStatus.ACTIVE)
+            if record is None or wanted != (
+                record.method.user_id,
+                record.method.gateway,
+                record.method.status,
+            ):
+                raise MethodNotUsable(
+                    f"{param} is none of an active method of this user at this gateway", param=param
+                )
 
 
 async def _instructed(request: Request, payment_id: str, application: str) -> Payment | None:

@@ -22,7 +22,7 @@ from api.subscription_lookup import (
     SubscriptionDetails,
     details,
     find_subscription,
-    require_method,
+    require_methods,
 )
 from billing.subscription import Subscription
 from billing.subscription_messages import (
@@ -104,12 +104,13 @@ async def subscribe(
         start = SubscriptionStart.model_validate_json(claim.request)
         order = start.order
         if claim.is_new:
-            await require_method(
+            await require_methods(
                 request,
                 caller.application,
                 order.user_id,
                 order.gateway,
                 order.payment_method_id,
+                order.backup_payment_method_id,
             )
         else:
             # A repeat may be the first to start it; where it was started, that start's time stands.
@@ -291,12 +292,13 @@ async def change_method(
 ) -> Response:
     """To another saved method or gateway; what is owed is charged to it at once."""
     found = await find_subscription(request, subscription_id, caller.application)
-    await require_method(
+    await require_methods(
         request,
         caller.application,
         found.subscription.user_id,
         wanted.gateway,
         wanted.payment_method_id,
+        wanted.backup_payment_method_id,
     )
     return await commanded(
         request,

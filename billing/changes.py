@@ -124,10 +124,15 @@ def _change_now(
 
 
 def change_method(
-    subscription: Subscription, gateway: GatewayName, payment_method_id: str | None, at: datetime
+    subscription: Subscription,
+    gateway: GatewayName,
+    payment_method_id: str | None,
+    at: datetime,
+    *,
+    backup_payment_method_id: str | None = None,
 ) -> Decision:
     """To another saved method, or another gateway; `None` is none: the customer is asked each time.
-    What is owed is unchanged, and due at once by the new method.
+    What is owed is unchanged, and due at once by the new method. A backup is set with it, or none.
 
     Raises SubscriptionEnded, and CurrencyNotSupported where the gateway takes yuan only.
     """
@@ -135,7 +140,11 @@ def change_method(
     if gateway is not GatewayName.STRIPE and subscription.plan.currency != "CNY":
         raise CurrencyNotSupported(f"{gateway} takes CNY only", param="gateway")
     kind = ChangeKind.METHOD if gateway is subscription.gateway else ChangeKind.GATEWAY
-    changed = {"gateway": gateway, "payment_method_id": payment_method_id}
+    changed = {
+        "gateway": gateway,
+        "payment_method_id": payment_method_id,
+        "backup_payment_method_id": backup_payment_method_id,
+    }
     return free_step(subscription, StepKind.CHANGE, at, change=kind, **changed)
 
 

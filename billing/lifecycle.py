@@ -54,6 +54,7 @@ def sign_up(order: SubscriptionOrder, at: datetime, *, minimum: int = 1) -> Subs
         plan=plan,
         gateway=order.gateway,
         payment_method_id=order.payment_method_id,
+        backup_payment_method_id=order.backup_payment_method_id,
         schedule=schedule,
         period=period,
         owed=owed,

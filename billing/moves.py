@@ -153,15 +153,23 @@ def on_time(standing: SubscriptionStanding, terms: SubscriptionTerms, now: datet
 
 
 def uncarried(move: Move, standing: SubscriptionStanding, now: datetime) -> Move:
-    """The move where the mandate cannot carry its charge: the customer is asked instead."""
+    """The move where the mandate cannot carry its charge: the backup is charged, or the customer is
+    asked."""
     wanted = move.charge
     assert wanted is not None, "no charge that could be carried"
     found = standing.subscription
     if wanted.kind is StepKind.PAYMENT:
-        debt = _debt_of(standing).model_copy(update={"method_id": None, "not_before": None})
-        return Move(event="subscription.payment_requested", subscription=found, debt=debt)
+        debt = _debt_of(standing)
+        is_backup = wanted.method_id == debt.backup_method_id
+        left = debt.method_id if is_backup else debt.backup_method_id
+        debt = debt.model_copy(
+            update={"method_id": left, "backup_method_id": None, "not_before": None}
+        )
+        event = "payment_failed" if left else "payment_requested"
+        return Move(event=f"subscription.{event}", subscription=found, debt=debt)
     if wanted.is_due and wanted.kind is not StepKind.SIGN_UP:
-        return _left_unpaid(found, wanted.decision, now, method_id=None)
+        backup = found.backup_payment_method_id
+        return _left_unpaid(found, wanted.decision, now, method_id=backup)
     return move.model_copy(update={"charge": wanted.model_copy(update={"method_id": None})})
 
 
@@ -217,6 +225,7 @@ def _left_unpaid(
     due_at: datetime,
     *,
     method_id: str | None,
+    backup_method_id: str | None = None,
     failure: Failure | None = None,
     tries: tuple[Try, ...] = (),
 ) -> Move:
@@ -228,6 +237,7 @@ def _left_unpaid(
         ends_at=late.period.end,
         zone=late.zone,
         method_id=method_id,
+        backup_method_id=backup_method_id,
         tries=tries,
     )
     return Move(event="subscription.past_due", subscription=late, debt=debt)
@@ -262,6 +272,7 @@ def _failed(
             charge.decision,
             charge.opened_at,
             method_id=found.payment_method_id,
+            backup_method_id=found.backup_payment_method_id,
             failure=failure,
             tries=tries,
         )

@@ -106,7 +106,8 @@ class Subscription(_Frozen):
     `plan` is kept whatever the catalog says later. `period` is the current one, number 0 a trial;
     a pause moves it, so that it keeps its length. `paid` is what was charged for the time up to
     its end, `owed` what is still to be paid for it, and `balance` the customer's credit (minor
-    units, negative for a debt). `schedule` counts the periods to come.
+    units, negative for a debt). `schedule` counts the periods to come. What the saved method
+    declines is tried with `backup_payment_method_id`, of the same gateway, where there is one.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Subscription(_Frozen):
     plan: Plan
     gateway: GatewayName
     payment_method_id: str | None = None
+    backup_payment_method_id: str | None = None
     schedule: Schedule
     period: Period
     paid: PaidStretch | None = None
@@ -151,6 +153,7 @@ class SubscriptionOrder(_Frozen):
     zone: str
     trial_days: Annotated[int, Field(ge=0)] = 0
     payment_method_id: str | None = None
+    backup_payment_method_id: str | None = None
     balance: int = 0
 
 

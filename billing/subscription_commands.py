@@ -201,12 +201,19 @@ def _other_method(
     standing: SubscriptionStanding, command: ChangeMethod, now: datetime
 ) -> tuple[Decision, Move]:
     found, debt = standing.subscription, standing.debt
-    decision = change_method(found, command.gateway, command.payment_method_id, now)
+    decision = change_method(
+        found,
+        command.gateway,
+        command.payment_method_id,
+        now,
+        backup_payment_method_id=command.backup_payment_method_id,
+    )
     if debt is not None:
         debt = debt.model_copy(
             update={
                 "method_id": command.payment_method_id,
                 "method_since": now,
+                "backup_method_id": command.backup_payment_method_id,
                 "not_before": None,
             }
         )
@@ -296,6 +303,7 @@ def quoted(
             ends_at=renewal.after.period.end,
             zone=decision.after.zone,
             method_id=decision.after.payment_method_id,
+            backup_method_id=decision.after.backup_payment_method_id,
         )
         late = timetable(terms.schedule, debt, INSUFFICIENT)
     return Quote(

@@ -233,8 +233,11 @@ class ChangeSubscription(Message):
 
 
 class ChangeMethod(Message):
+    """Without `payment_method_id` the customer is asked each time."""
+
     gateway: GatewayName
     payment_method_id: str | None = None
+    backup_payment_method_id: str | None = None
 
 
 class PaySubscription(Message):

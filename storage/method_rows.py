@@ -125,7 +125,7 @@ def method_record_of(row: RowMapping, cipher: Cipher) -> MethodRecord:
 
 def method_event_data_of(row: RowMapping) -> dict[str, Any]:
     """What a subscriber needs to know of a change; never the payer's instructions."""
-    ends_at = row["ends_at"]
+    ends_at, expires_at = row["ends_at"], row["expires_at"]
     return {
         "status": row["status"],
         "gateway": row["gateway"],
@@ -134,4 +134,5 @@ def method_event_data_of(row: RowMapping) -> dict[str, Any]:
         "card": row["card"],
         "failure": row["failure"],
         "ends_at": ends_at and ends_at.isoformat(),
+        "expires_at": expires_at and expires_at.isoformat(),
     }

@@ -7,6 +7,8 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
+    DateTime,
     Index,
     Integer,
     LargeBinary,
@@ -27,7 +29,16 @@ _ENDED: Final = ", ".join(repr(status.value) for status in MethodStatus if statu
 # Literal, and one text for index and query: with parameters a cached plan passes the index by.
 IS_DEFAULT: Final = text("is_default")
 IS_METHOD_UNFINISHED: Final = text("released_at IS NULL AND status <> 'active'")
+IS_METHOD_EXPIRING: Final = text("status = 'active' AND expires_at IS DISTINCT FROM expiry_told")
 IS_METHOD_ENDING: Final = text("status = 'active' AND ends_at IS NOT NULL")
+
+# In PostgreSQL's own words, by which the two are compared.
+_EXPIRES_AT: Final = (
+    "COALESCE(ends_at, (make_timestamp((card ->> 'expires_year'::text)::integer,"
+    " (card ->> 'expires_month'::text)::integer, 1, 0, 0, 0::double precision)"
+    " + '1 mon'::interval) AT TIME ZONE 'UTC'::text)"
+)
+"""Its gateway's end of a mandate; a card may be charged until the end of its month."""
 
 gateway_customers: Final = Table(
     "gateway_customers",
@@ -70,6 +81,8 @@ payment_methods: Final = Table(
     instant("ended_at", nullable=True),
     instant("released_at", nullable=True),
     instant("recorded_at", recorded=True),
+    Column("expires_at", DateTime(timezone=True), Computed(_EXPIRES_AT, persisted=True)),
+    instant("expiry_told", nullable=True),
     UniqueConstraint("number"),
     CheckConstraint(one_of("status", MethodStatus), name="status"),
     CheckConstraint(one_of("gateway", GatewayName), name="gateway"),
@@ -93,4 +106,5 @@ payment_methods: Final = Table(
     Index(None, "gateway", "setup_reference"),
     Index("payment_methods_unfinished_idx", "id", postgresql_where=IS_METHOD_UNFINISHED),
     Index("payment_methods_ending_idx", "ends_at", postgresql_where=IS_METHOD_ENDING),
+    Index("payment_methods_expiring_idx", "expires_at", postgresql_where=IS_METHOD_EXPIRING),
 )

@@ -5,10 +5,10 @@ that stands afterwards. Writers of one user's methods take turns (`hold`): at mo
 default, and each is changed after another without a deadlock.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, false, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +19,7 @@ from billing.method_messages import MethodOrder
 from billing.payment import Failure, GatewayName, NextAction
 from runtime.cipher import Cipher
 from storage.events import Events
-from storage.method_pages import page_of_methods
+from storage.method_lists import expiring_methods, page_of_methods, unfinished_methods
 from storage.method_rows import (
     MethodRecord,
     method_event_data_of,
@@ -29,8 +29,6 @@ from storage.method_rows import (
 )
 from storage.method_tables import (
     IS_DEFAULT,
-    IS_METHOD_ENDING,
-    IS_METHOD_UNFINISHED,
     payment_methods,
 )
 from storage.paging import Page
@@ -305,17 +303,21 @@ class Methods:
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
         """Ids, in order, of methods that wait for consent, are still to be revoked, or are active
         past their end: no gateway tells of that, so it is asked about, and once a day from then."""
+        return await unfinished_methods(self._connection, after, limit)
+
+    async def expiring(self, until: datetime, limit: int) -> list[str]:
+        """Ids of active methods that expire by then, which nobody was told of yet."""
+        return await expiring_methods(self._connection, until, limit)
+
+    async def tell_expiry(self, method_id: str, now: datetime) -> None:
+        """Tell once of each expiry: a card that its network has replaced has another."""
         columns = payment_methods.c
-        since = func.greatest(columns.ends_at, func.now() - timedelta(days=1))
-        waiting = select(columns.id).where(IS_METHOD_UNFINISHED)
-        ending = select(columns.id).where(
-            IS_METHOD_ENDING, columns.ends_at <= func.now(), columns.asked_at < since
+        is_new = and_(
+            columns.status == MethodStatus.ACTIVE.value,
+            columns.expires_at.is_distinct_from(columns.expiry_told),
         )
-        if after is not None:
-            waiting, ending = waiting.where(columns.id > after), ending.where(columns.id > after)
-        both = waiting.union(ending).subquery()
-        rows = await self._connection.execute(select(both.c.id).order_by(both.c.id).limit(limit))
-        return list(rows.scalars())
+        told = {"expiry_told": columns.expires_at}
+        await self._change(method_id, told, "method.expiring", now, is_new)
 
     async def _set_default(self, method_id: str, now: datetime, *, is_default: bool) -> None:
         await self._change(

@@ -1,82 +1,44 @@
 """Subscriptions, written by their own process alone: each write names the version before it."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
-from sqlalchemy import RowMapping, and_, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing.dunning import Debt
 from billing.errors import InvalidRequest, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
-from billing.payment import Failure, PaymentStatus
 from billing.subscription import Subscription, SubscriptionStatus, sources_of
-from billing.subscription_messages import (
-    Announced,
-    Charge,
-    ChargeEnd,
-    ChargeStatus,
-    GivingBack,
-    SubscriptionStanding,
-    SubscriptionStart,
-    WriteSubscription,
-)
+from billing.subscription_messages import ChargeStatus, SubscriptionStart, WriteSubscription
 from runtime.cipher import Cipher
 from storage.events import Events
 from storage.paging import Page
+from storage.subscription_rows import (
+    RECORD,
+    SubscriptionRecord,
+    charge_of,
+    dump_of,
+    event_data_of,
+    record_of,
+    seal_start,
+    state_of,
+)
 from storage.subscription_tables import (
     IS_SUBSCRIPTION_UNFINISHED,
     subscription_charges,
     subscriptions,
 )
-from storage.tables import customers, payments
+from storage.tables import customers
 
-_PURPOSE: Final = "subscriptions.start_document"
-_PREFIX: Final = "charge__"
-_CLOCK_MOVED: Final = timedelta(minutes=5)
-"""Clocks of machines differ by less: what is further ahead was moved by a test clock."""
-_COUNT: Final = (
-    select(func.count())
-    .where(subscription_charges.c.subscription_id == subscriptions.c.id)
-    .correlate(subscriptions)
-    .scalar_subquery()
-)
-_RECORD: Final = (
-    select(
-        subscriptions,
-        _COUNT.label(f"{_PREFIX}count"),
-        subscription_charges.c.charge.label(f"{_PREFIX}charge"),
-        subscription_charges.c.created_at.label(f"{_PREFIX}created_at"),
-        subscription_charges.c.recorded_at.label(f"{_PREFIX}recorded_at"),
-        payments.c.status.label(f"{_PREFIX}payment_status"),
-        payments.c.failure.label(f"{_PREFIX}payment_failure"),
-    )
-    .join_from(
-        subscriptions,
-        subscription_charges,
-        and_(
-            subscription_charges.c.subscription_id == subscriptions.c.id,
-            subscription_charges.c.status == ChargeStatus.OPEN.value,
-        ),
-        isouter=True,
-    )
-    .outerjoin(payments, payments.c.id == subscription_charges.c.payment_id)
-)
+__all__ = ["SubscriptionRecord", "Subscriptions", "WriterLost"]
+
+
+_ENDED: Final = [status.value for status in SubscriptionStatus if status.is_terminal]
 
 
 class WriterLost(Exception):
     """Somebody else has written the subscription since: a bug, as its process is the only one."""
-
-
-@dataclass(frozen=True)
-class SubscriptionRecord:
-    """All that its process needs to go on; `next_at` is when something happens by itself."""
-
-    start: SubscriptionStart
-    standing: SubscriptionStanding
-    next_at: datetime | None = None
 
 
 class Subscriptions:
@@ -87,9 +49,9 @@ class Subscriptions:
         self._cipher = cipher
         self._events = events
 
-    async def insert(self, start: SubscriptionStart, subscription: Subscription) -> None:
+    async def insert(self, start: SubscriptionStart, subscription: Subscription) -> bool:
         """Write the row and its first event, unless they are there, and the customer at the first
-        of theirs."""
+        of theirs; whether they were not."""
         inserted = await self._connection.execute(
             insert(subscriptions)
             .values(
@@ -97,16 +59,16 @@ class Subscriptions:
                 application=start.application,
                 user_id=subscription.user_id,
                 version=1,
-                start_document=self._cipher.seal(start.model_dump_json().encode(), _PURPOSE),
+                start_document=seal_start(start, self._cipher),
                 created_at=subscription.created_at,
                 next_at=subscription.created_at,
-                **_state(subscription, None),
+                **state_of(subscription, None),
             )
             .on_conflict_do_nothing()
             .returning(subscriptions.c.id)
         )
         if inserted.first() is None:
-            return
+            return False
         await self._connection.execute(
             insert(customers)
             .values(
@@ -123,15 +85,51 @@ class Subscriptions:
             event_data_of(subscription),
             subscription.created_at,
         )
+        return True
+
+    async def take_balances(
+        self, application: str, user_id: str, currency: str, to: str, now: datetime
+    ) -> int:
+        """Leave nothing on the balances of the user's subscriptions that are over, for another of
+        theirs to have; what was left there (minor units)."""
+        rows = await self._connection.execute(
+            select(subscriptions.c.state)
+            .where(
+                subscriptions.c.application == application,
+                subscriptions.c.user_id == user_id,
+                subscriptions.c.state["plan"]["currency"].astext == currency,
+                subscriptions.c.state["balance"].astext != "0",
+                subscriptions.c.status.in_(_ENDED),
+                ~subscriptions.c.has_open_charge,
+                subscriptions.c.giving_back.is_(None),
+            )
+            .order_by(subscriptions.c.id)
+            .with_for_update()
+        )
+        left = 0
+        for state in rows.scalars().all():
+            before = Subscription.model_validate(state)
+            after = before.model_copy(update={"balance": 0, "updated_at": now})
+            await self._connection.execute(
+                update(subscriptions)
+                .where(subscriptions.c.id == after.id)
+                .values(version=subscriptions.c.version + 1, **state_of(after, None))
+            )
+            data = event_data_of(after) | {"amount": before.balance, "subscription_id": to}
+            await self._events.append(
+                after.id, application, "subscription.balance_moved", data, now
+            )
+            left += before.balance
+        return left
 
     async def find(
         self, subscription_id: str, application: str | None = None
     ) -> SubscriptionRecord | None:
-        query = _RECORD.where(subscriptions.c.id == subscription_id)
+        query = RECORD.where(subscriptions.c.id == subscription_id)
         if application is not None:
             query = query.where(subscriptions.c.application == application)
         row = (await self._connection.execute(query)).mappings().first()
-        return None if row is None else self._record_of(row)
+        return None if row is None else record_of(row, self._cipher)
 
     async def write(self, step: WriteSubscription) -> None:
         """Write one step and its event; a repeat changes nothing.
@@ -140,7 +138,7 @@ class Subscriptions:
         """
         after, subscription_id = step.subscription, step.subscription.id
         is_charged = step.opened is not None
-        values = _state(after, step.debt) | {
+        values = state_of(after, step.debt) | {
             "version": step.version + 1,
             "next_at": step.next_at,
             "announced": step.announced and step.announced.model_dump(mode="json"),
@@ -175,7 +173,7 @@ class Subscriptions:
             )
         if step.opened is not None:
             await self._connection.execute(
-                insert(subscription_charges).values(**_charge(subscription_id, step.opened))
+                insert(subscription_charges).values(**charge_of(subscription_id, step.opened))
             )
         await self._events.append(
             subscription_id, application, step.event, event_data_of(after) | step.data, step.now
@@ -228,15 +226,13 @@ class Subscriptions:
     async def alive_of(self, application: str, user_id: str) -> list[SubscriptionRecord]:
         """The user's subscriptions that have not ended, in no order."""
         rows = await self._connection.execute(
-            _RECORD.where(
+            RECORD.where(
                 subscriptions.c.application == application,
                 subscriptions.c.user_id == user_id,
-                subscriptions.c.status.not_in(
-                    [status.value for status in SubscriptionStatus if status.is_terminal]
-                ),
+                subscriptions.c.status.not_in(_ENDED),
             )
         )
-        return [self._record_of(row) for row in rows.mappings()]
+        return [record_of(row, self._cipher) for row in rows.mappings()]
 
     async def uses(self, payment_method_id: str) -> bool:
         """Whether a subscription that has not ended is charged to the method."""
@@ -244,9 +240,7 @@ class Subscriptions:
             select(subscriptions.c.id)
             .where(
                 subscriptions.c.payment_method_id == payment_method_id,
-                subscriptions.c.status.not_in(
-                    [status.value for status in SubscriptionStatus if status.is_terminal]
-                ),
+                subscriptions.c.status.not_in(_ENDED),
             )
             .limit(1)
         )
@@ -275,93 +269,8 @@ class Subscriptions:
         row = rows.first()
         if row is None:
             raise SubscriptionNotFound(f"there is no subscription {step.subscription.id}")
-        if (row.version, row.state) != (step.version + 1, _dump(step.subscription)):
+        if (row.version, row.state) != (step.version + 1, dump_of(step.subscription)):
             raise WriterLost(
                 f"{step.subscription.id} is at version {row.version}: a step after"
                 f" {step.version} cannot be written"
             )
-
-    def _record_of(self, row: RowMapping) -> SubscriptionRecord:
-        charge, status = row[f"{_PREFIX}charge"], row[f"{_PREFIX}payment_status"]
-        opened = None if charge is None else Charge.model_validate(charge)
-        if opened is not None:
-            ahead = row[f"{_PREFIX}created_at"] - row[f"{_PREFIX}recorded_at"]
-            if ahead >= _CLOCK_MOVED:
-                opened = opened.model_copy(update={"clock_ahead": int(ahead.total_seconds())})
-        end = None
-        if opened is not None and status is not None and PaymentStatus(status).is_terminal:
-            failure = row[f"{_PREFIX}payment_failure"]
-            end = ChargeEnd(
-                payment_id=opened.payment_id,
-                status=PaymentStatus(status),
-                failure=failure and Failure.model_validate(failure),
-            )
-        return SubscriptionRecord(
-            next_at=row["next_at"],
-            start=SubscriptionStart.model_validate_json(
-                self._cipher.open(row["start_document"], _PURPOSE)
-            ),
-            standing=SubscriptionStanding(
-                subscription=Subscription.model_validate(row["state"]),
-                version=row["version"],
-                charges=row[f"{_PREFIX}count"],
-                debt=row["debt"] and Debt.model_validate(row["debt"]),
-                charge=opened,
-                charge_end=end,
-                announced=row["announced"] and Announced.model_validate(row["announced"]),
-                giving_back=row["giving_back"] and GivingBack.model_validate(row["giving_back"]),
-            ),
-        )
-
-
-def event_data_of(subscription: Subscription) -> dict[str, Any]:
-    """What a subscriber to events needs to know of a change."""
-    ended_at, failure = subscription.ended_at, subscription.failure
-    return {
-        "status": subscription.status.value,
-        "access": subscription.access.value,
-        "user_id": subscription.user_id,
-        "tier": subscription.plan.tier.value,
-        "cycle": subscription.plan.cycle.value,
-        "currency": subscription.plan.currency,
-        "gateway": subscription.gateway.value,
-        "period_start": subscription.period.start.isoformat(),
-        "period_end": subscription.period.end.isoformat(),
-        "cancel_at_period_end": subscription.cancel_at_period_end,
-        "latest_payment_id": subscription.latest_payment_id,
-        "failure": failure and failure.model_dump(mode="json"),
-        "ended_at": ended_at and ended_at.isoformat(),
-    }
-
-
-def _state(subscription: Subscription, debt: Debt | None) -> dict[str, Any]:
-    return {
-        "status": subscription.status.value,
-        "access": subscription.access.value,
-        "gateway": subscription.gateway.value,
-        "payment_method_id": subscription.payment_method_id,
-        "tier": subscription.plan.tier.value,
-        "state": _dump(subscription),
-        "debt": debt and debt.model_dump(mode="json"),
-        "updated_at": subscription.updated_at,
-        "ended_at": subscription.ended_at,
-    }
-
-
-def _dump(subscription: Subscription) -> dict[str, Any]:
-    return subscription.model_dump(mode="json")
-
-
-def _charge(subscription_id: str, charge: Charge) -> dict[str, Any]:
-    return {
-        "payment_id": charge.payment_id,
-        "subscription_id": subscription_id,
-        "number": charge.number,
-        "kind": charge.kind.value,
-        "period_number": charge.period_number,
-        "status": ChargeStatus.OPEN.value,
-        "amount_minor": charge.decision.preview.total,
-        "currency": charge.decision.preview.currency,
-        "charge": charge.model_dump(mode="json"),
-        "created_at": charge.opened_at,
-    }

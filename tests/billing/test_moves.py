@@ -9,7 +9,15 @@ import pytest
 from billing.calendar import Cycle
 from billing.charges import Move
 from billing.errors import BillingError
-from billing.moves import ahead_due, asked_ahead, on_charge_ended, on_time, renewal_of, when_due
+from billing.moves import (
+    ahead_due,
+    asked_ahead,
+    on_charge_ended,
+    on_time,
+    renewal_of,
+    uncarried,
+    when_due,
+)
 from billing.moves import start_of as subscription_of
 from billing.payment import GatewayName, PaymentStatus
 from billing.plans import Tier
@@ -33,6 +41,7 @@ from tests.billing.subscriptions import BEGIN, plan
 from tests.workflows.scripted_subscription import HARD, METHOD_ID, SOFT, subscription_start
 
 STEPS = 50
+BACKUP_ID = "pm_01hf7yat00e00000000000000b"
 _TIERS = (Tier.BASIC, Tier.PREMIUM, Tier.SUPER)
 _CYCLES = (Cycle.MONTHLY, Cycle.QUARTERLY, Cycle.YEARLY)
 
@@ -75,7 +84,11 @@ class Life:
         due = when_due(self.standing, self.start.terms)
         ahead = ahead_due(self.standing, self.start.terms)
         if due is not None and due <= self.now:
-            self._apply(on_time(self.standing, self.start.terms, self.now))
+            move = on_time(self.standing, self.start.terms, self.now)
+            is_carried = move.charge is None or move.charge.method_id is None
+            if not is_carried and self.chance.random() < 0.1:
+                move = uncarried(move, self.standing, self.now)
+            self._apply(move)
             return
         if ahead is not None and ahead <= self.now and (due is None or ahead < due):
             decision = renewal_of(self.standing, self.start.terms)
@@ -128,6 +141,11 @@ class Life:
             ChangeSubscription(plan=plan(chance.choice(_TIERS), chance.choice(_CYCLES))),
             ChangeSubscription(plan=plan(chance.choice(_TIERS), found.plan.cycle)),
             ChangeMethod(gateway=found.gateway, payment_method_id=METHOD_ID),
+            ChangeMethod(
+                gateway=found.gateway,
+                payment_method_id=METHOD_ID,
+                backup_payment_method_id=BACKUP_ID,
+            ),
             PaySubscription(way=self.start.terms.way),
             OperateSubscription(action=OperatorAction.RETRY, reason="r", operated_by="k"),
             OperateSubscription(action=OperatorAction.WAIVE, reason="r", operated_by="k"),
@@ -225,11 +243,55 @@ def test_what_is_paid_after_the_end_goes_back() -> None:
     assert returned.giving_back.payment_id == charge.payment_id
 
 
+def running() -> Life:
+    """One that is active, will be renewed, and has nothing under way."""
+    for life in map(Life, range(99)):
+        for _ in range(STEPS):
+            found = life.standing.subscription
+            is_quiet = life.standing.charge is None and life.standing.giving_back is None
+            is_going_on = not found.cancel_at_period_end and found.pause is None
+            if found.status is SubscriptionStatus.ACTIVE and is_quiet and is_going_on:
+                return life
+            life.step()
+    raise AssertionError("no life came so far")
+
+
+def running_with_a_backup() -> Life:
+    life = running()
+    found = life.standing.subscription
+    backed = ChangeMethod(
+        gateway=found.gateway, payment_method_id=METHOD_ID, backup_payment_method_id=BACKUP_ID
+    )
+    life._apply(commanded(life.standing, life.start.terms, backed, life.now)[1])
+    life.now = life.standing.subscription.period.end
+    return life
+
+
+@pytest.mark.parametrize("is_carried", [True, False])
+def test_the_backup_is_charged_where_the_first_does_not_pay(is_carried: bool) -> None:
+    life = running_with_a_backup()
+    terms = life.start.terms
+    due = on_time(life.standing, terms, life.now)
+    if is_carried:
+        life._apply(due)
+        charge = life.standing.charge
+        assert charge is not None
+        assert charge.method_id == METHOD_ID
+        end = ChargeEnd(payment_id=charge.payment_id, status=PaymentStatus.FAILED, failure=HARD)
+        life._apply(on_charge_ended(life.standing, end, terms, life.now))
+    else:
+        life._apply(uncarried(due, life.standing, life.now))
+    retried = on_time(life.standing, terms, life.now)
+    assert retried.charge is not None
+    assert retried.charge.method_id == BACKUP_ID
+    refused = uncarried(retried, life.standing, life.now)
+    assert refused.debt is not None
+    assert refused.debt.backup_method_id is None
+    assert refused.debt.method_id == (METHOD_ID if is_carried else None)
+
+
 def test_a_quote_is_charged_as_it_was_shown_and_not_for_ever() -> None:
-    life = Life(3)
-    while life.standing.subscription.status is not SubscriptionStatus.ACTIVE:
-        life.step()
-    _require_no_charge(life)
+    life = running()
     at = life.now
     other = plan(
         Tier.SUPER if life.standing.subscription.plan.tier is not Tier.SUPER else Tier.BASIC
@@ -242,8 +304,3 @@ def test_a_quote_is_charged_as_it_was_shown_and_not_for_ever() -> None:
     assert decision.preview == quote.preview
     with pytest.raises(BillingError):
         commanded(life.standing, life.start.terms, asked, at + timedelta(minutes=11))
-
-
-def _require_no_charge(life: Life) -> None:
-    while life.standing.charge is not None or life.standing.giving_back is not None:
-        life.step()

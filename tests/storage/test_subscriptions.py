@@ -4,7 +4,9 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
+from activities.subscription import SubscriptionActivities
 from billing.charges import Move
 from billing.errors import SubscriptionNotFound
 from billing.identifiers import SUBSCRIPTION, charge_payment_id, make_id
@@ -15,12 +17,14 @@ from billing.subscription_messages import (
     Charge,
     ChargeStatus,
     GivingBack,
+    OpenSubscription,
     SubscriptionStanding,
     SubscriptionStart,
     WriteSubscription,
 )
-from storage.database import Database
+from storage.database import Database, UnitOfWork
 from storage.subscriptions import WriterLost
+from storage.tables import events
 from tests.workflows.scripted_subscription import subscription_start
 
 NOW = datetime(2026, 1, 31, 4, tzinfo=UTC)
@@ -230,3 +234,62 @@ async def test_a_test_clock_is_told_by_how_far_a_charge_is_ahead(
     found = (await standing_of(database, start)).charge
     assert found is not None
     assert timedelta(days=39) < timedelta(seconds=found.clock_ahead) <= timedelta(days=40)
+
+
+async def ended_with(database: Database, user_id: str, balance: int, milliseconds: int) -> str:
+    start = a_start(user_id, milliseconds)
+    async with database.begin() as work:
+        await work.subscriptions.insert(start, start_of(start))
+    standing = await activated(database, start)
+    over = cancel(standing.subscription, NOW, at_period_end=False).after
+    step = WriteSubscription(
+        version=standing.version,
+        subscription=over.model_copy(update={"balance": balance}),
+        event="subscription.canceled",
+        now=NOW,
+    )
+    await write(database, step)
+    return start.order.id
+
+
+async def test_what_ended_ones_have_left_goes_to_the_next(database: Database) -> None:
+    user_id = f"user_{secrets.token_hex(6)}"
+    ended = [await ended_with(database, user_id, left, at) for at, left in ((2, 700), (3, -10))]
+    activities, start = SubscriptionActivities(database), a_start(user_id, 4)
+    request = OpenSubscription(start=start, subscription=start_of(start), now=NOW)
+    for _ in range(2):
+        opened = (await activities.open(request)).subscription
+        assert opened.balance == 690
+        assert opened.owed is not None
+        assert opened.owed.total == opened.plan.amount - 690
+    async with database.single() as work:
+        for subscription_id in ended:
+            found = await work.subscriptions.find(subscription_id)
+            assert found is not None
+            assert (found.standing.subscription.balance, found.standing.version) == (0, 5)
+        events = await events_of(work, ended[0])
+    assert events[-1] == ("subscription.balance_moved", 700, start.order.id)
+    other = a_start(user_id, 5)
+    request = OpenSubscription(start=other, subscription=start_of(other), now=NOW)
+    assert (await activities.open(request)).subscription.balance == 0
+
+
+async def test_other_peoples_and_unfinished_balances_stay(database: Database) -> None:
+    user_id = f"user_{secrets.token_hex(6)}"
+    running = a_start(user_id, 2)
+    async with database.begin() as work:
+        await work.subscriptions.insert(running, start_of(running))
+    await activated(database, running)
+    await ended_with(database, f"{user_id}_else", 700, 3)
+    start = a_start(user_id, 4)
+    request = OpenSubscription(start=start, subscription=start_of(start), now=NOW)
+    assert (await SubscriptionActivities(database).open(request)).subscription.balance == 0
+
+
+async def events_of(work: UnitOfWork, subscription_id: str) -> list[tuple[str, int, str]]:
+    rows = await work.connection.execute(
+        select(events.c.type, events.c.data)
+        .where(events.c.object_id == subscription_id)
+        .order_by(events.c.sequence)
+    )
+    return [(row.type, row.data.get("amount"), row.data.get("subscription_id")) for row in rows]

@@ -1,6 +1,8 @@
-"""Pages of one user's saved methods, newest first."""
+"""Lists of saved methods: a user's, and those that something is to be done about."""
 
-from sqlalchemy import literal, select, tuple_
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import InvalidRequest
@@ -8,7 +10,12 @@ from billing.identifiers import is_method_id
 from billing.method import MethodStatus, SavedMethod
 from runtime.cipher import Cipher
 from storage.method_rows import method_of
-from storage.method_tables import payment_methods
+from storage.method_tables import (
+    IS_METHOD_ENDING,
+    IS_METHOD_EXPIRING,
+    IS_METHOD_UNFINISHED,
+    payment_methods,
+)
 from storage.paging import Page
 
 
@@ -57,3 +64,30 @@ async def page_of_methods(
         has_more=has_more,
         next_cursor=found[limit - 1].id if has_more else None,
     )
+
+
+async def unfinished_methods(
+    connection: AsyncConnection, after: str | None, limit: int
+) -> list[str]:
+    columns = payment_methods.c
+    since = func.greatest(columns.ends_at, func.now() - timedelta(days=1))
+    waiting = select(columns.id).where(IS_METHOD_UNFINISHED)
+    ending = select(columns.id).where(
+        IS_METHOD_ENDING, columns.ends_at <= func.now(), columns.asked_at < since
+    )
+    if after is not None:
+        waiting, ending = waiting.where(columns.id > after), ending.where(columns.id > after)
+    both = waiting.union(ending).subquery()
+    rows = await connection.execute(select(both.c.id).order_by(both.c.id).limit(limit))
+    return list(rows.scalars())
+
+
+async def expiring_methods(connection: AsyncConnection, until: datetime, limit: int) -> list[str]:
+    columns = payment_methods.c
+    rows = await connection.execute(
+        select(columns.id)
+        .where(IS_METHOD_EXPIRING, columns.expires_at <= until)
+        .order_by(columns.expires_at, columns.id)
+        .limit(limit)
+    )
+    return list(rows.scalars())
