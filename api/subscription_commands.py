@@ -1,6 +1,6 @@
 """Commands to a subscription's process, each given once and answered with what it came to."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -67,14 +67,18 @@ async def commanded(
     name: str,
     update: UpdateMethodMultiParam[[Any, Any], SubscriptionAnswer],
     command_of: Callable[[Subscription], SubscriptionCommand],
+    afterwards: Callable[[], Awaitable[None]] | None = None,
 ) -> Response:
-    """Give the subscription's process a command, once for each key; `name` is the command's."""
+    """Give the subscription's process a command, once for each key; `name` is the command's, and
+    `afterwards` what is to be done once it is carried out, before that is shown."""
     found = await find_subscription(request, subscription_id, caller.application)
     command = command_of(found.subscription)
 
     async def act(_: Claim | None) -> Answer:
         command_id = id_of(f"subscription_{name}", caller.application, key)
         answer = await _told(request, found, update, command, command_id)
+        if answer is not None and afterwards is not None:
+            await afterwards()
         return await shown(request, caller, subscription_id, answer, status_code=200)
 
     return await once(

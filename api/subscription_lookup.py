@@ -12,11 +12,12 @@ from api.commands import NotRunning, id_of
 from api.context import context
 from api.orders import unrecorded
 from api.problems import RequestRefused
+from api.signatures import find_signature
 from billing.charges import order_of
 from billing.errors import InvalidRequest, MethodNotUsable, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
 from billing.messages import Command
-from billing.method import MethodStatus
+from billing.method import MethodStatus, SavedMethod
 from billing.moves import start_of
 from billing.payment import GatewayName, Payment
 from billing.subscription import Subscription
@@ -32,9 +33,14 @@ _PAUSE_SECONDS: Final = 0.1
 
 
 class SubscriptionDetails(Subscription):
-    """A subscription, the payment that it waits for, and when something happens by itself."""
+    """A subscription, the payment that it waits for, and when something happens by itself.
+
+    `signature` is the saved method that the payer is asked to sign where theirs may not be charged
+    what the plan costs: once it is active, it is made the subscription's.
+    """
 
     payment: Payment | None = None
+    signature: SavedMethod | None = None
     next_at: AwareDatetime | None = None
 
 
@@ -73,11 +79,11 @@ async def details(request: Request, subscription_id: str, application: str) -> S
     found = await find_subscription(request, subscription_id, application)
     charge = found.record.standing.charge
     if charge is None:
-        return _joined(found.record, None)
+        return await _joined(request, found.record, None)
     payment = await _row(request, charge.payment_id, application)
     # Ordered, and its row not yet written.
     ordered = unrecorded(order_of(charge, found.subscription, application))
-    return _joined(found.record, payment or ordered)
+    return await _joined(request, found.record, payment or ordered)
 
 
 async def details_with(
@@ -90,7 +96,7 @@ async def details_with(
         found = await find_subscription(request, subscription_id, application)
         charge = found.record.standing.charge
         if charge is None or charge.payment_id != payment_id:
-            return _joined(found.record, None)
+            return await _joined(request, found.record, None)
         await asyncio.sleep(_PAUSE_SECONDS)
     return await details(request, subscription_id, application)
 
@@ -145,6 +151,12 @@ async def _row(request: Request, payment_id: str, application: str) -> Payment |
     return None if record is None else record.payment
 
 
-def _joined(record: SubscriptionRecord, payment: Payment | None) -> SubscriptionDetails:
+async def _joined(
+    request: Request, record: SubscriptionRecord, payment: Payment | None
+) -> SubscriptionDetails:
     found = record.standing.subscription
-    return SubscriptionDetails(**dict(found), payment=payment, next_at=record.next_at)
+    async with context(request).database.single() as work:
+        signature = await find_signature(work, record.standing)
+    return SubscriptionDetails(
+        **dict(found), payment=payment, signature=signature, next_at=record.next_at
+    )

@@ -12,15 +12,24 @@ from api.bodies import body_schema, json_body
 from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, SubscriptionIdInPath
+from api.signatures import find_outgrown
 from api.subscription_clock import now_of
 from api.subscription_lookup import find_subscription
 from billing.subscription import Occurrence
 from billing.subscription_commands import Quote, quoted
+from billing.subscription_messages import ChangeSubscription
 from billing.upcoming import upcoming
 
 router = APIRouter(prefix="/subscription", tags=["subscriptions"])
 
 INPUTS: Final[list[type[BaseModel]]] = [inputs.PreviewInput]
+
+
+class PreviewAnswer(Quote):
+    """`needs_signature` says that the saved method may not be charged what the plan costs: the
+    change has the payer asked to sign again."""
+
+    needs_signature: bool
 
 
 class Upcoming(BaseModel):
@@ -48,7 +57,7 @@ async def read_upcoming(
 
 @router.post(
     "/{subscription_id}/preview",
-    response_model=Quote,
+    response_model=PreviewAnswer,
     operation_id="preview_subscription",
     responses=problems(400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
     openapi_extra=body_schema(inputs.PreviewInput),
@@ -65,7 +74,12 @@ async def preview(
     command = inputs.previewed(wanted, context(request).catalog, found.subscription)
     terms = found.record.start.terms
     now = await now_of(request, subscription_id, found.subscription.gateway)
-    return _json(quoted(found.record.standing, terms, command, now))
+    quote = quoted(found.record.standing, terms, command, now)
+    async with context(request).database.single() as work:
+        outgrown = None
+        if isinstance(command, ChangeSubscription):
+            outgrown = await find_outgrown(work, found.subscription, command.plan)
+    return _json(PreviewAnswer(**dict(quote), needs_signature=outgrown is not None))
 
 
 def _json(answer: BaseModel) -> Response:

@@ -16,6 +16,7 @@ from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, 
 from api.openapi import REPLAYED_HEADER, problems
 from api.orders import UserId
 from api.queries import Cursor, DistinctQuery, Limit, NoQuery, StrictQuery, SubscriptionIdInPath
+from api.signatures import ask_signature
 from api.subscription_commands import begun, commanded, shown
 from api.subscription_lookup import (
     SUBSCRIBE,
@@ -262,8 +263,15 @@ async def change(
     _: NoQuery,
     wanted: Annotated[inputs.ChangeInput, Depends(json_body(inputs.ChangeInput))],
 ) -> Response:
-    """To another tier or cycle: what it costs is charged, and the change made once it is paid."""
+    """To another tier or cycle: what it costs is charged, and the change made once it is paid.
+    Where the saved method is signed for less, the payer is asked to sign again: `signature`."""
     wired = context(request)
+
+    async def sign() -> None:
+        found = await find_subscription(request, subscription_id, caller.application)
+        standing = found.record.standing
+        await ask_signature(request, standing, caller.application, wanted.return_url)
+
     return await commanded(
         request,
         caller,
@@ -272,6 +280,7 @@ async def change(
         "change",
         SubscriptionWorkflow.change,
         lambda found: inputs.change_of(wanted, wired.offers, wired.catalog, found),
+        sign,
     )
 
 

@@ -128,6 +128,14 @@ def subscription_refund_id(subscription_id: str, payment_id: str) -> str:
     return make_id(REFUND, _milliseconds_of(payment_id), entropy)
 
 
+def signature_method_id(subscription_id: str, method_id: str, amount_minor: int) -> str:
+    """The id of the saved method by which a subscription's payer signs for that amount, where the
+    one they have is signed for less. Its time is the subscription's."""
+    text = f"{subscription_id}:{method_id}:{amount_minor}"
+    entropy = hashlib.sha256(text.encode()).digest()[:10]
+    return make_id(METHOD, _milliseconds_of(subscription_id), entropy)
+
+
 def foreign_refund_id(payment_id: str, gateway: str, order_number: str, number: str) -> str:
     """The id of the row of a refund made elsewhere, from the numbers the gateway knows it and its
     order by: however often it is told of, it is one row. Its time is the payment's."""

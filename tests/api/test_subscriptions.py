@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from billing.identifiers import mandate_number
 from billing.subscription_messages import SUBSCRIPTION_WORKFLOW
 from tests.api import saving
 from tests.api.conftest import Shop
@@ -209,6 +210,60 @@ class TestCommands:
             shop, subscription, "method", gateway="wechatpay", payment_method_id=method["id"]
         )
         assert refused.json()["code"] == "payment_method_not_usable"
+
+    async def test_a_plan_above_the_mandate_asks_for_a_new_signature(
+        self, shop: Shop, told: Shop
+    ) -> None:
+        signed = {"gateway": "alipay", "currency": "CNY"}
+        method = await saving.active(
+            shop, told, **signed, user_id=f"user_{secrets.token_hex(4)}", most=2500
+        )
+        user_id = method["user_id"]
+        subscription = await signed_up(shop, user_id=user_id, payment_method_id=method["id"])
+        subscription = await until(shop, subscription["id"], "active")
+        assert subscription["signature"] is None
+        wanted_ = {"command": "change", "tier": "BASIC", "cycle": "quarterly"}
+        quote = (await shop.post(f"/subscription/{subscription['id']}/preview", wanted_)).json()
+        assert quote["needs_signature"]
+        before = quote["subscription"]["plan"]
+        pending = {"amount": quote["subscription"]["pending"]["plan"]["amount"]}
+        assert before["amount"] <= 2500 < pending["amount"]
+
+        found = await commanded(shop, subscription, "change", tier="BASIC", cycle="quarterly")
+        asked_for = found["signature"]
+        assert (asked_for["status"], asked_for["most"]) == ("pending", pending["amount"])
+        assert asked_for["next_action"]["type"] == "redirect"
+        again = await commanded(shop, subscription, "change", tier="BASIC", cycle="quarterly")
+        assert again["signature"]["id"] == asked_for["id"]
+
+        saving.payers(shop, "alipay").consent(asked_for["id"])
+        number = mandate_number(asked_for["id"])
+        assert await saving.report(told, mandate_number=number) == "delivered"
+        await saving.until_status(shop, asked_for["id"], "active")
+        assert (await read(shop, subscription["id"]))["signature"]["status"] == "active"
+        found = await commanded(
+            shop, subscription, "method", gateway="alipay", payment_method_id=asked_for["id"]
+        )
+        assert (found["payment_method_id"], found["signature"]) == (asked_for["id"], None)
+
+    async def test_a_backup_is_kept_beside_the_method(self, shop: Shop, told: Shop) -> None:
+        user_id = f"user_{secrets.token_hex(4)}"
+        first, second = [(await saving.active(shop, told, user_id=user_id))["id"] for _ in range(2)]
+        subscription = await active(shop, user_id=user_id)
+        method = {"gateway": "stripe", "payment_method_id": first}
+        backed = method | {"backup_payment_method_id": second}
+        found = await commanded(shop, subscription, "method", **backed)
+        assert found["backup_payment_method_id"] == second
+        for wrong in (first, "pm_01hf7yat00fzzvzzzzzzzzzzzz"):
+            answer = await command(
+                shop, subscription, "method", **(method | {"backup_payment_method_id": wrong})
+            )
+            assert answer.status_code == 422
+            assert answer.json()["param"] == "backup_payment_method_id"
+        alone = {"gateway": "stripe", "backup_payment_method_id": second}
+        assert (await command(shop, subscription, "method", **alone)).status_code == 422
+        found = await commanded(shop, subscription, "method", **method)
+        assert found["backup_payment_method_id"] is None
 
     async def test_operators_move_and_end(self, shop: Shop) -> None:
         subscription = await active(shop)

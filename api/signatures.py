@@ -1,0 +1,94 @@
+"""The signature that is asked for where a saved method may not be charged what a plan costs.
+
+A mandate is signed for the most that one charge may come to. A change to a plan that costs more has
+a new one asked for, once: until it is signed and has taken the old one's place, the customer is
+asked for each renewal.
+"""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Final
+
+from fastapi import Request
+
+from api import method_commands
+from api.commands import NotRunning, id_of
+from api.context import context
+from api.method_lookup import SAVE
+from api.problems import RequestRefused
+from billing.identifiers import signature_method_id
+from billing.method import MethodStatus, SavedMethod
+from billing.method_messages import MethodOrder
+from billing.plans import Plan
+from billing.subscription import StepKind, Subscription
+from billing.subscription_messages import SubscriptionStanding
+from storage.database import UnitOfWork
+from storage.method_rows import MethodRecord
+
+_BEIJING: Final = timezone(timedelta(hours=8))
+
+
+def plan_to_come(standing: SubscriptionStanding) -> Plan:
+    """What the subscription will be renewed on, once the change under way is paid."""
+    found, charge = standing.subscription, standing.charge
+    if charge is not None and charge.kind is StepKind.CHANGE:
+        found = charge.decision.after
+    return found.pending.plan if found.pending else found.plan
+
+
+async def find_signature(work: UnitOfWork, standing: SubscriptionStanding) -> SavedMethod | None:
+    """The one asked for, whatever became of it; None where none is needed."""
+    outgrown = await find_outgrown(work, standing.subscription, plan_to_come(standing))
+    if outgrown is None:
+        return None
+    record = await work.methods.find(_id_of(standing.subscription, outgrown, standing))
+    return None if record is None else record.method
+
+
+async def find_outgrown(
+    work: UnitOfWork, subscription: Subscription, plan: Plan
+) -> MethodRecord | None:
+    """The subscription's saved method, where that may not be charged what the plan costs."""
+    if subscription.payment_method_id is None:
+        return None
+    record = await work.methods.find(subscription.payment_method_id)
+    if record is None or record.method.status is not MethodStatus.ACTIVE:
+        return None
+    most = record.method.most
+    return record if most is not None and plan.amount > most else None
+
+
+async def ask_signature(
+    request: Request, standing: SubscriptionStanding, application: str, return_url: str | None
+) -> None:
+    """Have the payer asked to sign for what the plan to come costs, unless it needs no signature,
+    or was asked for."""
+    found, plan = standing.subscription, plan_to_come(standing)
+    async with context(request).database.single() as work:
+        outgrown = await find_outgrown(work, found, plan)
+    if outgrown is None or found.status.is_terminal:
+        return
+    is_rhythmic = outgrown.order.every_months is not None
+    now = datetime.now(UTC)
+    first = max(found.period.end, now).astimezone(_BEIJING).date()
+    order = MethodOrder(
+        method_id=_id_of(found, outgrown, standing),
+        application=application,
+        user_id=found.user_id,
+        gateway=found.gateway,
+        currency=plan.currency,
+        most_minor=plan.amount,
+        every_months=plan.cycle.months if is_rhythmic else None,
+        first_charge_on=first if is_rhythmic else None,
+        return_url=return_url or outgrown.order.return_url,
+        created_at=now,
+    )
+    command_id = id_of(SAVE, application, order.method_id)
+    try:
+        await method_commands.save(context(request).commands, order, command_id, is_recorded=False)
+    except (NotRunning, RequestRefused):
+        # It has come to its end before, or cannot be asked for now: whoever reads on sees neither.
+        return
+
+
+def _id_of(found: Subscription, outgrown: MethodRecord, standing: SubscriptionStanding) -> str:
+    return signature_method_id(found.id, outgrown.method.id, plan_to_come(standing).amount)
