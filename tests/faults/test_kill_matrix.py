@@ -78,9 +78,12 @@ async def scene(
         yield Scene(house, workers, points, matrix)
 
 
-@pytest.mark.timeout(240)
-async def test_the_gateways_workers_die(scene: Scene, request: pytest.FixtureRequest) -> None:
-    cells = list(gateway_cells())
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_soak", [False, pytest.param(True, marks=pytest.mark.soak)])
+async def test_the_gateways_workers_die(
+    scene: Scene, request: pytest.FixtureRequest, *, is_soak: bool
+) -> None:
+    cells = list(gateway_cells(is_soak=is_soak))
     fired_before = len(scene.points.fired)
     await _all_of({cell.name: scene.matrix.play(cell) for cell in cells}, scene.workers)
     assert len(scene.points.fired) - fired_before == len(cells)

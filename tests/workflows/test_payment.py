@@ -290,6 +290,8 @@ class TestParked:
         assert payment.status is PaymentStatus.FAILED
         assert await bench.ended() is PaymentStatus.FAILED
 
+    # The command waits out its patience, with a cache or without.
+    @pytest.mark.parametrize("bench", [0], ids=["uncached"], indirect=True)
     async def test_a_decision_recorded_and_never_told_is_learned_from_the_next_report(
         self, bench: Bench
     ) -> None:
