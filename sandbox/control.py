@@ -9,7 +9,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from sandbox.book import Document
-from sandbox.core import AgreementProvider, ControlRefused, Payer, Provider, Sandbox, Wanted
+from sandbox.core import (
+    AgreementProvider,
+    Agreements,
+    ControlRefused,
+    Payer,
+    Provider,
+    Sandbox,
+    Wanted,
+)
 
 _IMPOSSIBLE: Final = {
     ("stripe", "wrong_merchant"): "an answer of Stripe names no merchant: the key decides",
@@ -100,15 +108,20 @@ class FaultWanted(BaseModel):
         )
 
 
-def control_routes(
-    sandbox: Sandbox, providers: Mapping[str, Provider], payers: Mapping[str, Payer]
-) -> APIRouter:
-    router = APIRouter(prefix="/control")
-    agreements = {
+def agreements_of(sandbox: Sandbox, providers: Mapping[str, Provider]) -> dict[str, Agreements]:
+    """What each gateway that keeps agreements has of them, by its name."""
+    return {
         name: provider.agreements(sandbox)
         for name, provider in providers.items()
         if isinstance(provider, AgreementProvider)
     }
+
+
+def control_routes(
+    sandbox: Sandbox, providers: Mapping[str, Provider], payers: Mapping[str, Payer]
+) -> APIRouter:
+    router = APIRouter(prefix="/control")
+    agreements = agreements_of(sandbox, providers)
     merchants = {name: provider.merchant(sandbox) for name, provider in providers.items()}
 
     @router.post("/refund")
@@ -135,6 +148,13 @@ def control_routes(
     async def mandate(deed: AgreementDeed) -> dict[str, Any]:
         options = dict(deed.model_extra or {})
         return known(agreements, deed.gateway).steer(deed.reference, **options)
+
+    @router.get("/mandates")
+    async def mandates(
+        limit: int = Query(default=50, ge=1, le=1000),
+    ) -> dict[str, list[dict[str, Any]]]:
+        found = [line for kept in agreements.values() for line in kept.newest(limit)]
+        return {"data": [asdict(line) for line in found]}
 
     @router.get("/charges")
     async def charges() -> dict[str, list[Document]]:

@@ -74,10 +74,28 @@ class Payer(Protocol):
         """Try to pay and fail."""
 
 
+@dataclass(frozen=True)
+class AgreementLine:
+    """One agreement as the page and `GET /control/mandates` show it. `status` is the gateway's own
+    word, `is_open` whether it may be charged; `now` is its business time."""
+
+    gateway: str
+    reference: str
+    number: str
+    status: str
+    is_open: bool
+    description: str
+    signed_at: datetime
+    now: datetime
+
+
 class Agreements(Protocol):
     """What payers have agreed to be charged by: mandates, agreements, contracts. `reference` is
-    the method's id, or a number of the gateway's own. Both return once committed, with at least
-    `reference`. Both raise ControlRefused."""
+    the method's id, or a number of the gateway's own. What sets and steers returns once committed,
+    with at least `reference`, and raises ControlRefused."""
+
+    def newest(self, limit: int) -> list[AgreementLine]:
+        """The newest, newest first."""
 
     def set_clock(self, reference: str, now: datetime | None) -> dict[str, Any]:
         """Business time of this one is `now` until set again; None: it is wall time."""

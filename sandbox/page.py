@@ -11,15 +11,43 @@ from pydantic import ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from sandbox.book import Document
-from sandbox.control import FaultWanted, known, plan_fault
-from sandbox.core import ControlRefused, OrderLine, Payer, Provider, Sandbox, Wanted
+from sandbox.control import FaultWanted, agreements_of, known, plan_fault
+from sandbox.core import (
+    AgreementLine,
+    Agreements,
+    ControlRefused,
+    OrderLine,
+    Payer,
+    Provider,
+    Sandbox,
+    Wanted,
+)
 from sandbox.faults import CALL_FAULTS, OPERATIONS, WEBHOOK_FAULTS, Fault
 from sandbox.html import Markup, button, element, joined, show_page, table
 
 _SHOWN: Final = 25
 _WITHOUT_MINOR_UNIT: Final = {"JPY", "KRW", "VND", "CLP", "XAF", "XOF", "XPF", "ISK", "UGX"}
-_GOOD_STATES: Final = {"succeeded", "TRADE_SUCCESS", "TRADE_FINISHED", "SUCCESS", "delivered"}
-_BAD_STATES: Final = {"canceled", "TRADE_CLOSED", "CLOSED", "PAYERROR", "given_up", "withheld"}
+_GOOD_STATES: Final = {
+    "succeeded",
+    "attached",
+    "NORMAL",
+    "in force",
+    "TRADE_SUCCESS",
+    "TRADE_FINISHED",
+    "SUCCESS",
+    "delivered",
+}
+_BAD_STATES: Final = {
+    "canceled",
+    "detached",
+    "STOP",
+    "ended",
+    "TRADE_CLOSED",
+    "CLOSED",
+    "PAYERROR",
+    "given_up",
+    "withheld",
+}
 _REFRESH: Final = Markup(
     """<script>
 setInterval(async () => {
@@ -38,6 +66,7 @@ def page_routes(
     sandbox: Sandbox, providers: Mapping[str, Provider], payers: Mapping[str, Payer]
 ) -> APIRouter:
     router = APIRouter()
+    agreements = agreements_of(sandbox, providers)
 
     @router.get("/")
     async def page(notice: str = "") -> HTMLResponse:
@@ -45,7 +74,7 @@ def page_routes(
             "Sandbox gateways",
             element("p", f"At {sandbox.url}, for {sandbox.public_url}", class_="soft"),
             element("p", notice, class_="notice") if notice else "",
-            element("div", *_live(sandbox, providers), id="live"),
+            element("div", *_live(sandbox, providers, agreements), id="live"),
             element("h2", "Add a fault"),
             _fault_form(providers),
             _REFRESH,
@@ -60,6 +89,16 @@ def page_routes(
     async def decline(request: Request) -> Response:
         form = await _form(request)
         return await _done(payers, form, "decline")
+
+    @router.post("/page/mandate/end")
+    async def end_mandate(request: Request) -> Response:
+        form = await _form(request)
+        reference = form.get("reference", "")
+        try:
+            told = known(agreements, form.get("gateway", "")).steer(reference, end=True)
+        except ControlRefused as problem:
+            return _back(problem.detail)
+        return _back(f"{reference}: {told['status']}")
 
     @router.post("/page/resend")
     async def resend(request: Request) -> Response:
@@ -93,7 +132,9 @@ def format_amount(amount: int, currency: str) -> str:
     return f"{sign}{abs(amount) // 100}.{abs(amount) % 100:02d} {currency.upper()}"
 
 
-def _live(sandbox: Sandbox, providers: Mapping[str, Provider]) -> Iterable[Markup]:
+def _live(
+    sandbox: Sandbox, providers: Mapping[str, Provider], agreements: Mapping[str, Agreements]
+) -> Iterable[Markup]:
     for name, provider in providers.items():
         yield element("h2", f"Orders at {name}")
         yield table(
@@ -101,6 +142,12 @@ def _live(sandbox: Sandbox, providers: Mapping[str, Provider]) -> Iterable[Marku
             [_order_cells(line) for line in provider.orders(sandbox, _SHOWN)],
             "None yet.",
         )
+    yield element("h2", "Saved methods")
+    yield table(
+        ("Gateway", "Method", "Status", "What", "Saved", "Its business time", ""),
+        [_agreement_cells(line) for kept in agreements.values() for line in kept.newest(_SHOWN)],
+        "None yet.",
+    )
     charges = sandbox.book.charges()
     yield element("h2", f"Money taken ({len(charges)})")
     yield table(
@@ -143,6 +190,19 @@ def _order_cells(line: OrderLine) -> tuple[object, ...]:
         format_amount(line.amount, line.currency),
         _clock_time(line.created_at),
         joined(deeds) if line.is_open else "",
+    )
+
+
+def _agreement_cells(line: AgreementLine) -> tuple[object, ...]:
+    named = {"gateway": line.gateway, "reference": line.reference}
+    return (
+        line.gateway,
+        joined((element("code", line.reference), Markup("<br>"), line.number)),
+        _state(line.status),
+        line.description,
+        _clock_time(line.signed_at),
+        f"{line.now:%Y-%m-%d} {_clock_time(line.now)}",
+        button("/page/mandate/end", "End as the payer", named) if line.is_open else "",
     )
 
 

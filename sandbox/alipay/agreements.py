@@ -61,6 +61,9 @@ class Agreements:
         """By the method's id, or by either number of the agreement."""
         return self.by_number(number_of(reference)) or self.by_agreement_no(reference)
 
+    def newest(self, limit: int) -> list[Document]:
+        return self._book.newest(_AGREEMENT, limit)
+
     def named(self, business: Mapping[str, Any]) -> Document | None:
         """The one that a call names: by agreement_no, else by all of product, scene and our
         number."""

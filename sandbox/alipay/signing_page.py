@@ -8,12 +8,21 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from sandbox.alipay.agreements import SIGN, Agreements, number_of, read_request, reference_of
+from sandbox.alipay.agreements import (
+    NORMAL,
+    SIGN,
+    Agreements,
+    number_of,
+    plan_of,
+    read_request,
+    reference_of,
+)
 from sandbox.alipay.calls import Call, read_call, read_parameters
 from sandbox.alipay.errors import AlipayError
+from sandbox.alipay.terms import yuan
 from sandbox.alipay.trades import NAME
 from sandbox.book import Document
-from sandbox.core import ControlRefused, Sandbox, Wanted
+from sandbox.core import AgreementLine, ControlRefused, Sandbox, Wanted
 from sandbox.html import button, element, paragraph, show_page
 
 PAGE_PATH: Final = "/alipay/agreement"
@@ -67,6 +76,21 @@ class AgreementParty:
             "number": number,
             "status": "not signed",
         }
+
+    def newest(self, limit: int) -> list[AgreementLine]:
+        return [
+            AgreementLine(
+                gateway=NAME,
+                reference=agreement["reference"],
+                number=agreement["agreement_no"],
+                status=agreement["status"],
+                is_open=agreement["status"] == NORMAL,
+                description=_described(agreement),
+                signed_at=datetime.fromisoformat(agreement["signed_at"]),
+                now=self._agreements.now(agreement["number"]),
+            )
+            for agreement in self._agreements.newest(limit)
+        ]
 
     def set_clock(self, reference: str, now: datetime | None) -> dict[str, Any]:
         """May be set for a method's id before its agreement is signed."""
@@ -149,3 +173,11 @@ def _told(agreement: Document) -> dict[str, Any]:
         "number": agreement["agreement_no"],
         "status": agreement["status"],
     }
+
+
+def _described(agreement: Document) -> str:
+    plan = plan_of(agreement)
+    if plan is None:
+        return "general withholding"
+    rhythm = f"every {plan.period} {plan.period_type.lower()}"
+    return f"{rhythm}, next on {plan.deduct_on}, at most {yuan(plan.most)}"

@@ -64,6 +64,11 @@ class Methods:
         found = self._book.find(METHOD, reference=reference)
         return found[-1] if found else self.find(reference)
 
+    def newest(self, limit: int) -> list[Document]:
+        """Those that somebody has, or had, saved, newest first."""
+        kept = self._book.newest(METHOD, limit)
+        return [method for method in kept if method["reference"] is not None]
+
     def named(self, method_id: str, customer: str | None, owner: str) -> Document:
         """What a request's parameter `payment_method` names: a test token makes a new one. `owner`
         is the kind of object that wants to use it, for `customer`. Raises StripeError."""

@@ -1,11 +1,11 @@
 """What befalls saved cards, by the controls: their banks, their network, Stripe's dashboard."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sandbox.core import ControlRefused, Sandbox
+from sandbox.core import AgreementLine, ControlRefused, Sandbox
 from sandbox.stripe.cards import card_that_declines
 from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.methods import Methods
@@ -48,6 +48,26 @@ class SavedCards:
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._methods = Methods(sandbox)
+
+    def newest(self, limit: int) -> list[AgreementLine]:
+        lines = []
+        for method in self._methods.newest(limit):
+            card = method["object"]["card"]
+            is_saved = self._methods.is_attached(method)
+            face = f"{card['brand']} {card['last4']}"
+            lines.append(
+                AgreementLine(
+                    gateway=NAME,
+                    reference=method["reference"],
+                    number=method["object"]["id"],
+                    status="attached" if is_saved else "detached",
+                    is_open=is_saved,
+                    description=f"{face}, until {card['exp_month']:02d}/{card['exp_year']}",
+                    signed_at=datetime.fromtimestamp(method["object"]["created"], UTC),
+                    now=self._methods.now(method["reference"]),
+                )
+            )
+        return lines
 
     def set_clock(self, reference: str, now: datetime | None) -> dict[str, Any]:
         """By which the card expires. May be set for a method's id before its card is saved."""

@@ -59,6 +59,9 @@ class Contracts:
         """By the method's id, or by either number of the contract."""
         return self.by_code(code_of(reference)) or self.by_id(reference)
 
+    def newest(self, limit: int) -> list[Document]:
+        return self._book.newest(CONTRACT, limit)
+
     def named(self, fields: Mapping[str, str]) -> Document:
         """The contract that a message names, by contract_id or by plan_id and contract_code."""
         if fields.get("contract_id"):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from sandbox.book import Document
-from sandbox.core import ControlRefused, Sandbox, Wanted
+from sandbox.core import AgreementLine, ControlRefused, Sandbox, Wanted
 from sandbox.html import button, element, paragraph, show_page
 from sandbox.wechatpay.contracts import BY_USER, IN_FORCE, Contracts, code_of, reference_of
 from sandbox.wechatpay.deductions import Deductions
@@ -74,6 +74,21 @@ class ContractParty:
     def settle(self, order: Document, decline: str | None) -> None:
         """Take the money for a deduction that was to wait, or fail to."""
         self._deductions.settle(order, decline)
+
+    def newest(self, limit: int) -> list[AgreementLine]:
+        return [
+            AgreementLine(
+                gateway=NAME,
+                reference=contract["reference"],
+                number=contract["contract_id"],
+                status="in force" if contract["state"] == IN_FORCE else "ended",
+                is_open=contract["state"] == IN_FORCE,
+                description=f"contract of plan {contract['plan_id']}",
+                signed_at=datetime.fromisoformat(contract["signed_at"]),
+                now=self._contracts.now(contract["contract_code"]),
+            )
+            for contract in self._contracts.newest(limit)
+        ]
 
     def set_clock(self, reference: str, now: datetime | None) -> dict[str, Any]:
         """See `sandbox.core.Agreements`. The clock may be set before the contract is signed."""

@@ -162,6 +162,9 @@ async def test_an_agreement_is_unknown_until_signed_and_then_tells_its_plan(aske
     seen = await asked.mandates.query(asked.mandate)
     assert (seen.state, seen.status) == (MandateState.ACTIVE, "NORMAL")
     assert (seen.charge_on, seen.most_minor, seen.ends_at) == (_FIRST, 5000, None)
+    page = (await asked.sandbox.control.get("/")).text
+    assert f"next on {_FIRST}, at most 50.00" in page
+    assert asked.mandate.method_id in page
 
 
 async def test_a_page_that_was_changed_does_not_open(asked: Member) -> None:

@@ -98,6 +98,9 @@ async def test_a_contract_is_signed_seen_and_told(
     assert (seen.state, seen.reference) == (MandateState.ACTIVE, told["number"])
     assert seen.signed_at == NOON
     assert seen.ends_at is not None
+    [line] = (await member.sandbox.control.get("/control/mandates")).json()["data"]
+    assert (line["reference"], line["status"]) == (member.mandate.method_id, "in force")
+    assert datetime.fromisoformat(line["now"]) == NOON
     known = replace(member.mandate, reference=seen.reference)
     assert await member.mandates.query(known) == seen
     arrived = await mailbox.delivered.get()

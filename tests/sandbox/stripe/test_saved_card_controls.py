@@ -149,3 +149,29 @@ async def test_a_card_that_is_not_saved(saver: Saver, client: stripe.StripeClien
 
     assert await saver.steer(ok=True) == 404
     assert await saver.steer(str(waiting.payment_method), ok=True) == 409
+
+
+async def test_saved_methods_are_shown_and_ended(saver: Saver) -> None:
+    await saver.save()
+    before = await _page(saver)
+    assert METHOD_ID in before
+    assert "attached" in before
+    named = {"gateway": "stripe", "reference": METHOD_ID}
+    [line] = (await saver.sandbox.control.get("/control/mandates")).json()["data"]
+    assert {name: line[name] for name in named} == named
+
+    ended = await saver.sandbox.control.post("/page/mandate/end", data=named)
+    again = await saver.sandbox.control.post("/page/mandate/end", data=named)
+    nobody = {"gateway": "alipay", "reference": METHOD_ID}
+    unknown = await saver.sandbox.control.post("/page/mandate/end", data=nobody)
+
+    assert "detached" in ended.headers["Location"]
+    assert "not+saved" in again.headers["Location"]
+    assert "no+agreement" in unknown.headers["Location"]
+    after = await _page(saver)
+    assert "detached" in after
+    assert "End as the payer" not in after
+
+
+async def _page(saver: Saver) -> str:
+    return (await saver.sandbox.control.get("/")).text
