@@ -89,10 +89,13 @@ class Life:
     async def lives(self, environment: WorkflowEnvironment) -> None:
         async with open_bench(environment, self.script) as self.bench:
             await self._sign_up()
-            for _ in range(self.steps):
+            for step in range(self.steps):
                 if self.model.standing.is_over:
                     break
-                await self._step()
+                if step == self.steps - 1 and self.chance.random() < 0.6:
+                    await self._command(CancelSubscription(at_period_end=False, refund=True))
+                else:
+                    await self._step()
                 await self._settled()
                 self._agrees()
             found = self.model.standing
@@ -250,7 +253,8 @@ class Life:
     def _mending_command(self) -> SubscriptionCommand | None:
         """What most would do who owe something or are about to leave: or no life would be long."""
         found = self.model.standing.subscription
-        if found.status is SubscriptionStatus.PAST_DUE:
+        is_asked = found.payment_method_id is None and self.model.standing.announced is not None
+        if is_asked or found.status is SubscriptionStatus.PAST_DUE:
             return PaySubscription(way=way_of(found, self.model.terms))
         is_leaving = found.cancel_at_period_end or found.status is SubscriptionStatus.PAUSED
         return ResumeSubscription() if is_leaving else None
@@ -281,7 +285,7 @@ class Life:
             (2, PauseSubscription(at_period_end=chance.random() < 0.5)),
             (3, PauseSubscription(until=until, at_period_end=chance.random() < 0.5)),
             (8, ResumeSubscription()),
-            (3, ChangeMethod(gateway=other, payment_method_id=chance.choice(["pm_2", None]))),
+            (4, ChangeMethod(gateway=other, payment_method_id=chance.choice(["pm_2", None]))),
             (3, ChangeMethod(gateway=found.gateway, payment_method_id=METHOD_ID)),
             (5, PaySubscription(way=way_of(found, self.model.terms))),
             (2, retried),
