@@ -1,35 +1,14 @@
-"""Temporal's time-skipping server, which workflow tests run on."""
+"""A time-skipping server for each test."""
 
-import sysconfig
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
-from runtime import attributes
+from tests.workflows.skipping import open_environment
 
 
 @pytest.fixture
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
-    async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=str(Path(sysconfig.get_path("scripts")) / "temporal-test-server"),
-        data_converter=pydantic_data_converter,
-    ) as started:
-        await _attributes_registered(started)
+    async with open_environment() as started:
         yield started
-
-
-async def _attributes_registered(environment: WorkflowEnvironment) -> None:
-    await environment.client.operator_service.add_search_attributes(
-        AddSearchAttributesRequest(
-            namespace=environment.client.namespace,
-            search_attributes={
-                key.name: IndexedValueType.ValueType(key.indexed_value_type)
-                for key in attributes.ALL
-            },
-        )
-    )

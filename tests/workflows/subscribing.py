@@ -64,7 +64,9 @@ class Bench:
         return subscription_start(self.subscription_id, now, **wanted)
 
     async def sign_up(self, **wanted: Any) -> SubscriptionAnswer:
-        start = await self.start(**wanted)
+        return await self.begin(await self.start(**wanted))
+
+    async def begin(self, start: SubscriptionStart) -> SubscriptionAnswer:
         operation = WithStartWorkflowOperation(
             SubscriptionWorkflow.run,
             start,
@@ -101,9 +103,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def open_bench(environment: WorkflowEnvironment) -> AsyncIterator[Bench]:
+async def open_bench(
+    environment: WorkflowEnvironment, script: ScriptedSubscription | None = None
+) -> AsyncIterator[Bench]:
     """Workers for it, and at the end its history replayed."""
-    script = ScriptedSubscription()
+    script = script or ScriptedSubscription()
     made = Bench(environment, script)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(

@@ -1,0 +1,65 @@
+"""What was announced was announced of one contract: another one must be announced by itself."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from temporalio.testing import WorkflowEnvironment
+
+from billing.payment import GatewayName
+from billing.subscription import StepKind
+from billing.subscription_messages import Announced, ChangeMethod, PrepareCharge, PreparedCharge
+from tests.workflows.subscribing import Bench, open_bench
+from workflows import SubscriptionWorkflow
+
+OTHER = ChangeMethod(gateway=GatewayName.WECHATPAY, payment_method_id="pm_other")
+
+
+@pytest.fixture
+async def bench(environment: WorkflowEnvironment) -> AsyncIterator[Bench]:
+    async with open_bench(environment) as opened:
+        yield opened
+
+
+async def asked_of_the_other(bench: Bench) -> list[PrepareCharge]:
+    """What the gateway is asked of the contract that is changed to, until the renewal."""
+    await bench.handle.execute_update(SubscriptionWorkflow.change_method, OTHER)
+    await bench.until("renewed")
+    asked = [one for one in bench.script.preparations if one.kind is StepKind.RENEWAL]
+    return [one for one in asked if one.method_id == OTHER.payment_method_id]
+
+
+@pytest.mark.xfail(reason="a request to the customer counts as WeChat Pay's notice")
+async def test_asked_by_hand_a_contract_is_not_announced(bench: Bench) -> None:
+    await bench.sign_up(gateway=GatewayName.WECHATPAY, method_id=None)
+    await bench.until("payment_requested")
+    asked = await asked_of_the_other(bench)
+    assert asked[0].announced is None
+
+
+@pytest.mark.xfail(reason="the notice of one contract counts as that of the next")
+async def test_another_contract_is_not_announced(bench: Bench) -> None:
+    await bench.sign_up(gateway=GatewayName.WECHATPAY)
+    await bench.until("activated")
+    found = bench.script.known.subscription
+    sent_at = found.period.end - timedelta(days=4)
+    announced = Announced(number=2, sent_at=sent_at, amount=found.plan.amount)
+    bench.script.prepared.append(
+        PreparedCharge(is_ready=False, at=found.period.end, announced=announced)
+    )
+    await bench.until("renewal_announced")
+    asked = await asked_of_the_other(bench)
+    assert asked[0].announced is None
+
+
+@pytest.mark.xfail(reason="the new one is first looked at once the renewal is due")
+async def test_a_contract_in_place_of_a_dead_one_is_announced_ahead(bench: Bench) -> None:
+    await bench.sign_up(gateway=GatewayName.WECHATPAY)
+    await bench.until("activated")
+    end = bench.script.known.subscription.period.end
+    bench.script.prepared.append(PreparedCharge(is_ready=False))
+    while len(bench.script.preparations) < 2:
+        await bench.environment.sleep(timedelta(hours=6))
+    assert bench.script.preparations[-1].now < end - timedelta(days=3)
+    asked = await asked_of_the_other(bench)
+    assert asked[0].now < end
