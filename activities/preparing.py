@@ -94,7 +94,7 @@ class PreparingActivities:
             return _NOT_CARRIED
         standing = WechatStanding(
             signed_at=observed.signed_at,
-            notice=_notice_of(request.announced, request.number),
+            notice=_notice_of(request),
             deducted_since_signing=was_charged,
         )
         not_before = max(request.now, request.due_at)
@@ -110,7 +110,12 @@ class PreparingActivities:
                 await mandates.announce(mandate, request.amount, request.currency)
         except MandateRefused:
             return _NOT_CARRIED
-        announced = Announced(number=request.number, sent_at=request.now, amount=request.amount)
+        announced = Announced(
+            number=request.number,
+            method_id=request.method_id,
+            sent_at=request.now,
+            amount=request.amount,
+        )
         opens_at = wechat_window(announced).opens_at
         return PreparedCharge(
             is_ready=False, at=next_by_day(max(opens_at, request.due_at)), announced=announced
@@ -148,5 +153,10 @@ class PreparingActivities:
         return PreparedCharge(is_ready=at <= request.now, at=at)
 
 
-def _notice_of(announced: Announced | None, number: int) -> WechatNotice | None:
-    return announced if announced is not None and announced.number == number else None
+def _notice_of(request: PrepareCharge) -> WechatNotice | None:
+    """What was announced of this charge to this contract; before contracts were kept with it, it
+    was forgotten with the contract."""
+    announced = request.announced
+    if announced is None or announced.number != request.number:
+        return None
+    return announced if announced.method_id in (None, request.method_id) else None

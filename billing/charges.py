@@ -53,6 +53,8 @@ class Move(BaseModel):
     closed: ChargeStatus | None = None
     announced: Announced | None = None
     giving_back: GivingBack | None = None
+    forgets_announcement: bool = False
+    """Whether what was announced was said of another method."""
     is_abandoning: bool = False
     """Whether the payment under way is no longer waited for."""
 

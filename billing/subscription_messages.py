@@ -101,9 +101,10 @@ class GivingBack(Message):
 
 class Announced(WechatNotice):
     """What was last announced of a charge to come, to WeChat Pay or to the customer; `number` is
-    that of the period which it pays for."""
+    that of the period which it pays for, `method_id` the contract that it was announced of."""
 
     number: int
+    method_id: str | None = None
 
 
 class SubscriptionStanding(Message):

@@ -221,6 +221,8 @@ class SubscriptionWorkflow(SubscriptionCalls):
         ready = await self._made_ready(move)
         if ready is not None:
             self._not_before = None
+            if ready.forgets_announcement:
+                self._not_announced_before = None
             await self._apply(ready)
             if self._standing.giving_back is not None:
                 await self._give_back()

@@ -190,7 +190,9 @@ class Life:
             charges=before.charges + (move.charge is not None),
             debt=move.debt,
             charge=charge,
-            announced=None if move.closed else move.announced or before.announced,
+            announced=None
+            if move.closed or move.forgets_announcement
+            else move.announced or before.announced,
             giving_back=move.giving_back,
         )
         self._holds(before)

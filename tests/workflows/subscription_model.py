@@ -301,7 +301,9 @@ class Model:
             charges=known.charges + (move.charge is not None),
             debt=move.debt,
             charge=charge,
-            announced=None if move.closed else move.announced or known.announced,
+            announced=None
+            if move.closed or move.forgets_announcement
+            else move.announced or known.announced,
             giving_back=move.giving_back,
         )
         if move.closed is ChargeStatus.PAID and known.charge is not None:

@@ -29,7 +29,6 @@ async def asked_of_the_other(bench: Bench) -> list[PrepareCharge]:
     return [one for one in asked if one.method_id == OTHER.payment_method_id]
 
 
-@pytest.mark.xfail(reason="a request to the customer counts as WeChat Pay's notice")
 async def test_asked_by_hand_a_contract_is_not_announced(bench: Bench) -> None:
     await bench.sign_up(gateway=GatewayName.WECHATPAY, method_id=None)
     await bench.until("payment_requested")
@@ -37,7 +36,6 @@ async def test_asked_by_hand_a_contract_is_not_announced(bench: Bench) -> None:
     assert asked[0].announced is None
 
 
-@pytest.mark.xfail(reason="the notice of one contract counts as that of the next")
 async def test_another_contract_is_not_announced(bench: Bench) -> None:
     await bench.sign_up(gateway=GatewayName.WECHATPAY)
     await bench.until("activated")
@@ -52,7 +50,6 @@ async def test_another_contract_is_not_announced(bench: Bench) -> None:
     assert asked[0].announced is None
 
 
-@pytest.mark.xfail(reason="the new one is first looked at once the renewal is due")
 async def test_a_contract_in_place_of_a_dead_one_is_announced_ahead(bench: Bench) -> None:
     await bench.sign_up(gateway=GatewayName.WECHATPAY)
     await bench.until("activated")
