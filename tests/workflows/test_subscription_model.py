@@ -45,8 +45,9 @@ from workflows import SubscriptionWorkflow
 CHARGES = 200
 LEAST_STEPS = 15
 PATIENCE_SECONDS = 30
+LIFE_SECONDS = 60
 POLLS = 14
-SOME = 5
+SOME = 7
 STATUSES = tuple(one for one in SubscriptionStatus if one is not SubscriptionStatus.INCOMPLETE)
 OFTEN = ("renewed", "recovered", "changed", "change_scheduled", "charged as promised")
 SELDOM = ("resumed", "undone", "given_back", "waived", "change_failed", "retry_postponed")
@@ -301,9 +302,18 @@ class Life:
 
 
 async def live(seed: int) -> Counter[str]:
+    """A life that stands still is lived once more: the server now and then loses a workflow's task,
+    and what stands still by a rule does so again."""
+    try:
+        return await _live(seed)
+    except TimeoutError:
+        return await _live(seed)
+
+
+async def _live(seed: int) -> Counter[str]:
     life = Life(seed)
     try:
-        async with open_environment() as environment:
+        async with asyncio.timeout(LIFE_SECONDS), open_environment() as environment:
             await life.lives(environment)
     except BaseException as problem:
         problem.add_note(f"live({seed}): {life.script.names}")
@@ -313,7 +323,10 @@ async def live(seed: int) -> Counter[str]:
 
 @pytest.mark.parametrize(
     "lives",
-    [SOME, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])],
+    [
+        pytest.param(SOME, marks=pytest.mark.timeout(300)),
+        pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
+    ],
     ids=["some", "all"],
 )
 async def test_lives_stand_where_the_rules_lead_and_cost_what_was_shown(
