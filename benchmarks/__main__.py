@@ -1,7 +1,8 @@
-"""`python -m benchmarks [refunds|record|points] [--quick]`: measure here, print, keep the results.
+"""`python -m benchmarks [refunds|record|points|renewals] [--quick]`: measure, print, keep results.
 
 `refunds` measures these alone, and only the whole course keeps them; `record` measures lists and
-totals over a large record alone, `points` spends of points; each of the two keeps only its results.
+totals over a large record alone, `points` spends of points, `renewals` those due in one minute;
+each of the three keeps only its results.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from benchmarks import machine, points, record, report
+from benchmarks import machine, points, record, renewals, report
 from benchmarks.contenders import RunFailed
 from benchmarks.course import FULL, QUICK, Measured, Plan, measure, measure_refunds_alone
 from benchmarks.house import House
@@ -39,7 +40,10 @@ def main() -> None:
         "--quick", action="store_true", help="a few minutes, for trying; keeps no results"
     )
     parser.add_argument(
-        "part", nargs="?", choices=["refunds", "record", "points"], help="measure this part alone"
+        "part",
+        nargs="?",
+        choices=["refunds", "record", "points", "renewals"],
+        help="measure this part alone",
     )
     given = parser.parse_args()
     quick: bool = given.quick
@@ -52,6 +56,9 @@ def main() -> None:
                 _keep_part("record", record.document(_grown(console, quick=quick)), console, quick)
             case "points":
                 _keep_part("points", points.document(_spent(console, quick=quick)), console, quick)
+            case "renewals":
+                document = renewals.document(_renewed(console, quick=quick))
+                _keep_part("renewals", document, console, quick)
             case _:
                 _everything(console, quick=quick)
     except (StackRefused, RunFailed) as problem:
@@ -63,9 +70,14 @@ def _everything(console: Console, *, quick: bool) -> None:
     found = _found(console, measure, quick=quick)
     report.show(found, _plan(quick=quick), console)
     spent = _spent(console, quick=quick)
+    renewed = _renewed(console, quick=quick)
     grown = _grown(console, quick=quick)
     if not quick:
-        parts = {"points": points.document(spent), "record": record.document(grown)}
+        parts = {
+            "points": points.document(spent),
+            "renewals": renewals.document(renewed),
+            "record": record.document(grown),
+        }
         _keep({**report.document(found, _plan(quick=quick), here), **parts}, console)
 
 
@@ -106,6 +118,21 @@ def _spent(console: Console, *, quick: bool) -> list[points.SpendPace]:
         sys.exit("everbill bench: interrupted; nothing was kept")
     points.show(spent, console)
     return spent
+
+
+def _renewed(console: Console, *, quick: bool) -> renewals.Renewed:
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
+        try:
+            renewed = asyncio.run(renewals.measured(Path(folder), announce, quick=quick))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+    if renewed is None:
+        sys.exit("everbill bench: interrupted; nothing was kept")
+    renewals.show(renewed, console)
+    return renewed
 
 
 def _grown(console: Console, *, quick: bool) -> list[record.Grown]:

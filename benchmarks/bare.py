@@ -6,15 +6,18 @@ time-outs. `Plain` has two activities on the workflow's own queue and neither ti
 `RefundShape` has what the plain refund has: one activity on the workflow's own queue and two on a
 gateway's, an update answered after the second, its timer, a signal, two upserts. `BareSpend` has
 what a spend of points has: one activity on the workflow's own queue, an update answered after it.
+`RenewalShape` has what a renewal by a saved method has: a timer, an activity on the workflow's own
+queue, a child (`ChargeShape`: one activity on a gateway's queue, an upsert, a signal back), a timer
+for the signal lost, an activity, an upsert.
 """
 
 import contextlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import activity, workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RetryPolicy, SearchAttributePair, TypedSearchAttributes
 
 from billing.payment import GatewayName, PaymentStatus
 from billing.refund import RefundStatus
@@ -29,6 +32,8 @@ _SCHEDULE_TO_CLOSE: Final = timedelta(minutes=30)
 _HEARTBEAT: Final = timedelta(seconds=3)
 _POLL_DELAY: Final = timedelta(seconds=5)
 _PATIENCE: Final = timedelta(seconds=7)
+_TASK: Final = timedelta(seconds=5)
+_LOST: Final = timedelta(hours=1)
 _RETRIES: Final = RetryPolicy(initial_interval=timedelta(seconds=1))
 
 
@@ -53,6 +58,15 @@ class BareMovement(BaseModel):
 
     id: str
     points: int
+
+
+class BareDue(BaseModel):
+    """All that a bare renewal is told: what is charged, and when."""
+
+    model_config = ConfigDict(frozen=True)
+
+    work: Work
+    due_at: datetime
 
 
 class BareActivities:
@@ -238,3 +252,76 @@ class BareSpend:
     async def create(self, movement: BareMovement) -> BareMovement:
         await workflow.wait_condition(lambda: self._spent is not None)
         return movement
+
+
+@workflow.defn(name="ChargeShape")
+class ChargeShape:
+    @workflow.run
+    async def run(self, work: Work) -> Work:
+        charged = await workflow.execute_activity_method(
+            BareActivities.open,
+            work,
+            task_queue=bare_queue(work.gateway),
+            start_to_close_timeout=_START_TO_CLOSE,
+            schedule_to_close_timeout=_SCHEDULE_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )
+        workflow.upsert_search_attributes(
+            [
+                attributes.BILLING_STATUS.value_set(PaymentStatus.SUCCEEDED.value),
+                attributes.GATEWAY_REFERENCE.value_set(charged.id),
+            ]
+        )
+        parent = workflow.info().parent
+        assert parent is not None, "a charge of no renewal"
+        handle = workflow.get_external_workflow_handle(parent.workflow_id)
+        await handle.signal(RenewalShape.charged, charged)
+        return charged
+
+
+@workflow.defn(name="RenewalShape")
+class RenewalShape:
+    @workflow.init
+    def __init__(self, due: BareDue) -> None:
+        self._is_charged = False
+
+    @workflow.run
+    async def run(self, due: BareDue) -> Work:
+        work = due.work
+        await workflow.sleep(max(due.due_at - workflow.now(), timedelta(0)))
+        written = await self._write(work)
+        await workflow.start_child_workflow(
+            ChargeShape.run,
+            written,
+            id=f"{work.id}/charge",
+            task_timeout=_TASK,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+            search_attributes=TypedSearchAttributes(
+                [
+                    SearchAttributePair(attributes.BILLING_STATUS, PaymentStatus.CREATED.value),
+                    SearchAttributePair(attributes.GATEWAY, work.gateway.value),
+                ]
+            ),
+        )
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._is_charged, timeout=_LOST)
+        ended = await self._write(written)
+        workflow.upsert_search_attributes(
+            [attributes.NEXT_CHARGE_AT.value_set(due.due_at + timedelta(days=30))]
+        )
+        return ended
+
+    @workflow.signal
+    def charged(self, work: Work) -> None:
+        self._is_charged = True
+
+    async def _write(self, work: Work) -> Work:
+        return await workflow.execute_activity_method(
+            BareActivities.reserve,
+            work,
+            start_to_close_timeout=_START_TO_CLOSE,
+            heartbeat_timeout=_HEARTBEAT,
+            retry_policy=_RETRIES,
+        )

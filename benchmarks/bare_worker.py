@@ -15,8 +15,10 @@ from benchmarks.bare import (
     QUEUE,
     BareActivities,
     BareSpend,
+    ChargeShape,
     Plain,
     RefundShape,
+    RenewalShape,
     SameShape,
     bare_queue,
 )
@@ -38,7 +40,7 @@ def build_workers(client: Client, settings: Settings) -> list[Worker]:
         Worker(
             client,
             task_queue=QUEUE,
-            workflows=[SameShape, RefundShape, BareSpend],
+            workflows=[SameShape, RefundShape, BareSpend, RenewalShape, ChargeShape],
             activities=[activities.reserve, activities.spend],
             workflow_runner=sandboxed("benchmarks"),
             workflow_task_poller_behavior=POLLERS,
