@@ -55,6 +55,8 @@ class Move(BaseModel):
     giving_back: GivingBack | None = None
     is_abandoning: bool = False
     """Whether the payment under way is no longer waited for."""
+    is_other_method: bool = False
+    """Whether another method is to be charged from now on, of which nothing was announced yet."""
 
 
 def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:

@@ -217,7 +217,12 @@ def _other_method(
                 "not_before": None,
             }
         )
-    move = Move(event="subscription.method_changed", subscription=decision.after, debt=debt)
+    move = Move(
+        event="subscription.method_changed",
+        subscription=decision.after,
+        debt=debt,
+        is_other_method=command.payment_method_id != found.payment_method_id,
+    )
     return decision, move
 
 
