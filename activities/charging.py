@@ -17,6 +17,10 @@ _NOT_USABLE: Final = Failure(
     code=MethodNotUsable.code,
     message="the saved method is not an active one of this user at this gateway",
 )
+_ABOVE_LIMIT: Final = Failure(
+    code=MethodNotUsable.code,
+    message="the payer has not consented to so large a charge",
+)
 
 
 async def mark_charge(
@@ -30,20 +34,25 @@ async def mark_charge(
     if record.mandate is not None:
         await work.methods.hold(record.mandate.method_id)
     record = await found(work, payment_id)
-    if is_usable(record):
+    failure = refusal_of(record)
+    if failure is None:
         await work.attempts.set(payment_id, attempt.attempt, gateway_status=ASKED, now=now)
     else:
         await work.attempts.set(payment_id, attempt.attempt, state=AttemptState.DEAD, now=now)
-        await work.payments.move(payment_id, PaymentStatus.FAILED, failure=_NOT_USABLE, now=now)
+        await work.payments.move(payment_id, PaymentStatus.FAILED, failure=failure, now=now)
     return await found(work, payment_id)
 
 
-def is_usable(record: PaymentRecord) -> bool:
-    """Whether the payment's saved method is an active one of the payment's own user and gateway."""
+def refusal_of(record: PaymentRecord) -> Failure | None:
+    """Why the payment must not be charged: its saved method is no active one of the payment's own
+    user and gateway, or may not be charged so much."""
     mandate, payment = record.mandate, record.payment
-    return mandate is not None and (
+    if mandate is None or (
         mandate.application,
         mandate.user_id,
         mandate.gateway,
         mandate.status,
-    ) == (record.order.application, payment.user_id, payment.gateway, MethodStatus.ACTIVE)
+    ) != (record.order.application, payment.user_id, payment.gateway, MethodStatus.ACTIVE):
+        return _NOT_USABLE
+    most = mandate.most_minor if mandate.currency == payment.currency else None
+    return _ABOVE_LIMIT if most is not None and payment.amount > most else None

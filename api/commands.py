@@ -102,9 +102,15 @@ class Commands:
         )
 
     async def refund(
-        self, wanted: RefundRequest, message: Command, command_id: str
+        self,
+        wanted: RefundRequest,
+        message: Command,
+        command_id: str,
+        *,
+        is_lost: bool = False,
     ) -> Refund | None:
-        """Start the refund's workflow, unless it runs, and await its reservation.
+        """Start the refund's workflow, unless it runs, and await its reservation. One that
+        `is_lost`, without a row, may be started again.
 
         As `create`, and raises the refusal (`activities.refund.REFUSALS`) where nothing could be
         reserved.
@@ -112,15 +118,19 @@ class Commands:
         return await self.start(
             RefundWorkflow.create,
             message,
-            _starting_refund(wanted),
+            _starting_refund(wanted, is_lost=is_lost),
             wanted.refund_id,
             command_id,
         )
 
-    async def refund_ended(self, refund_id: str) -> RefundEnded:
-        """What an ended refund's workflow left behind. Raises RPCError."""
+    async def refund_ended(self, refund_id: str) -> RefundEnded | None:
+        """What an ended refund's workflow left behind; None where it was lost on the way. Raises
+        RPCError."""
         handle = self._client.get_workflow_handle_for(RefundWorkflow.run, refund_id)
-        return await handle.result(rpc_timeout=self._answer_within)
+        try:
+            return await handle.result(rpc_timeout=self._answer_within)
+        except WorkflowFailureError:
+            return None
 
     async def spend(
         self, wanted: SpendRequest, message: Command, command_id: str
@@ -291,8 +301,10 @@ def _starting(order: PaymentOrder) -> WithStartWorkflowOperation[PaymentWorkflow
 
 
 def _starting_refund(
-    wanted: RefundRequest,
+    wanted: RefundRequest, *, is_lost: bool
 ) -> WithStartWorkflowOperation[RefundWorkflow, RefundEnded]:
+    once = WorkflowIDReusePolicy.REJECT_DUPLICATE
+    again = WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY
     return WithStartWorkflowOperation(
         RefundWorkflow.run,
         wanted,
@@ -300,7 +312,7 @@ def _starting_refund(
         task_queue=CORE,
         task_timeout=_WORKFLOW_TASK_TIMEOUT,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        id_reuse_policy=again if is_lost else once,
         search_attributes=attributes.at_refund_start(wanted),
         static_summary=attributes.refund_summary(wanted),
     )

@@ -225,6 +225,12 @@ async def _refund(request: Request, asked: RefundRequest, command_id: str) -> Re
         if standing is not None:
             return standing
     ended = await commands.refund_ended(asked.refund_id)
+    if ended is None:
+        # It was lost before anything was set aside.
+        try:
+            return await commands.refund(asked, message, command_id, is_lost=True)
+        except NotRunning:
+            raise unavailable("the refund's process") from None
     refusal = refusal_of(ended.refusal_code, ended.refusal or "nothing was reserved")
     raise refusal or unavailable("the refund's process")
 

@@ -53,7 +53,7 @@ async def find_outgrown(
     record = await work.methods.find(subscription.payment_method_id)
     if record is None or record.method.status is not MethodStatus.ACTIVE:
         return None
-    most = record.method.most
+    most = record.method.most if record.order.currency == plan.currency else None
     return record if most is not None and plan.amount > most else None
 
 

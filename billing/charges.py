@@ -53,10 +53,10 @@ class Move(BaseModel):
     closed: ChargeStatus | None = None
     announced: Announced | None = None
     giving_back: GivingBack | None = None
-    forgets_announcement: bool = False
-    """Whether what was announced was said of another method."""
     is_abandoning: bool = False
     """Whether the payment under way is no longer waited for."""
+    is_other_method: bool = False
+    """Whether another method is to be charged from now on, of which nothing was announced yet."""
 
 
 def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:

@@ -166,10 +166,13 @@ def uncarried(move: Move, standing: SubscriptionStanding, now: datetime) -> Move
             update={"method_id": left, "backup_method_id": None, "not_before": None}
         )
         event = "payment_failed" if left else "payment_requested"
-        return Move(event=f"subscription.{event}", subscription=found, debt=debt)
+        return Move(
+            event=f"subscription.{event}", subscription=found, debt=debt, is_other_method=True
+        )
     if wanted.is_due and wanted.kind is not StepKind.SIGN_UP:
         backup = found.backup_payment_method_id
-        return _left_unpaid(found, wanted.decision, now, method_id=backup)
+        owed = _left_unpaid(found, wanted.decision, now, method_id=backup)
+        return owed.model_copy(update={"is_other_method": True})
     return move.model_copy(update={"charge": wanted.model_copy(update={"method_id": None})})
 
 

@@ -221,7 +221,7 @@ def _other_method(
         event="subscription.method_changed",
         subscription=decision.after,
         debt=debt,
-        forgets_announcement=found.payment_method_id != command.payment_method_id,
+        is_other_method=command.payment_method_id != found.payment_method_id,
     )
     return decision, move
 

@@ -18,7 +18,8 @@ _ORDER_PURPOSE: Final = "payment_methods.order_document"
 @dataclass(frozen=True)
 class MandateRecord:
     """A mandate as its gateway knows it, as far as that is known: `number` is ours, the references
-    are the gateway's."""
+    are the gateway's. `most_minor` (minor units of `currency`) is the most that the payer lets one
+    charge come to, where there is such a limit."""
 
     method_id: str
     application: str
@@ -30,6 +31,8 @@ class MandateRecord:
     setup_reference: str | None
     customer_reference: str | None
     rhythm_months: int | None
+    currency: str
+    most_minor: int | None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def mandate_of(row: RowMapping, prefix: str = "") -> MandateRecord:
         setup_reference=row[f"{prefix}setup_reference"],
         customer_reference=row[f"{prefix}customer_reference"],
         rhythm_months=row[f"{prefix}rhythm_months"],
+        currency=row[f"{prefix}currency"],
+        most_minor=row[f"{prefix}most_minor"],
     )
 
 
@@ -109,6 +114,8 @@ MANDATE_COLUMNS: Final = (
     "setup_reference",
     "customer_reference",
     "rhythm_months",
+    "currency",
+    "most_minor",
 )
 """What `mandate_of` reads."""
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import and_, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +13,7 @@ from billing.subscription import Subscription, SubscriptionStatus, sources_of
 from billing.subscription_messages import ChargeStatus, SubscriptionStart, WriteSubscription
 from runtime.cipher import Cipher
 from storage.events import Events
+from storage.method_tables import payment_methods
 from storage.paging import Page
 from storage.subscription_rows import (
     RECORD,
@@ -235,16 +236,25 @@ class Subscriptions:
         return [record_of(row, self._cipher) for row in rows.mappings()]
 
     async def uses(self, payment_method_id: str) -> bool:
-        """Whether a subscription that has not ended is charged to the method."""
-        rows = await self._connection.execute(
-            select(subscriptions.c.id)
-            .where(
-                subscriptions.c.payment_method_id == payment_method_id,
-                subscriptions.c.status.not_in(_ENDED),
-            )
-            .limit(1)
+        """Whether a subscription that has not ended is charged to the method, or would be where
+        its own declines."""
+        charged = subscriptions.c.payment_method_id == payment_method_id
+        owner = select(payment_methods.c.application, payment_methods.c.user_id).where(
+            payment_methods.c.id == payment_method_id
         )
-        return rows.first() is not None
+        backed = and_(
+            tuple_(subscriptions.c.application, subscriptions.c.user_id).in_(owner),
+            subscriptions.c.state["backup_payment_method_id"].astext == payment_method_id,
+        )
+        for is_used in (charged, backed):
+            rows = await self._connection.execute(
+                select(subscriptions.c.id)
+                .where(is_used, subscriptions.c.status.not_in(_ENDED))
+                .limit(1)
+            )
+            if rows.first() is not None:
+                return True
+        return False
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
         """Ids, in order, of those for which something should have happened by now, or is under way:

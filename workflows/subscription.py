@@ -59,6 +59,9 @@ _ENDED_IN_TEMPORAL: Final = OperateSubscription(
     operated_by="temporal",
 )
 
+_ANNOUNCED_ANEW: Final = "announced-anew"
+"""Histories recorded before have a command that leaves it at the old try."""
+
 
 @dataclass
 class _Job:
@@ -221,7 +224,8 @@ class SubscriptionWorkflow(SubscriptionCalls):
         ready = await self._made_ready(move)
         if ready is not None:
             self._not_before = None
-            if ready.forgets_announcement:
+            if self._not_announced_before is not None and workflow.patched(_ANNOUNCED_ANEW):
+                # What could not be announced before, of another method or amount may be now.
                 self._not_announced_before = None
             await self._apply(ready)
             if self._standing.giving_back is not None:

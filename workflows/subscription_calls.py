@@ -78,8 +78,8 @@ class SubscriptionCalls:
         charge = None
         if move.charge is not None:
             charge = self._charge_of(move.charge, before.charges + 1, now)
-        is_forgotten = move.closed is not None or move.forgets_announcement
-        announced = None if is_forgotten else move.announced or before.announced
+        is_void = move.closed is not None or move.is_other_method
+        announced = None if is_void else move.announced or before.announced
         standing = before.model_copy(
             update={
                 "subscription": move.subscription,

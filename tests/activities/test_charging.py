@@ -229,6 +229,16 @@ async def test_what_is_not_the_users_own_is_never_asked_for(
     assert (desk.orders, standing.open_attempts) == ([], ())
 
 
+async def test_more_than_the_payer_has_consented_to_is_never_asked_for(desk: Desk) -> None:
+    """Not every gateway keeps the limit of one charge itself."""
+    assert desk.method.most_minor is not None
+    more = desk.order.model_copy(update={"amount_minor": desk.method.most_minor + 1})
+    desk.answers(AlreadyOrdered())
+    standing = await desk.payments.open(OpenPayment(order=more, now=NOW))
+    assert standing.payment.status is PaymentStatus.FAILED
+    assert desk.orders == []
+
+
 async def test_an_ended_method_is_never_asked_for(desk: Desk) -> None:
     await desk.delete()
     desk.answers(AlreadyOrdered())

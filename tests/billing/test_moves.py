@@ -190,9 +190,9 @@ class Life:
             charges=before.charges + (move.charge is not None),
             debt=move.debt,
             charge=charge,
-            announced=None
-            if move.closed or move.forgets_announcement
-            else move.announced or before.announced,
+            announced=(
+                None if move.closed or move.is_other_method else move.announced or before.announced
+            ),
             giving_back=move.giving_back,
         )
         self._holds(before)
@@ -290,6 +290,23 @@ def test_the_backup_is_charged_where_the_first_does_not_pay(is_carried: bool) ->
     assert refused.debt is not None
     assert refused.debt.backup_method_id is None
     assert refused.debt.method_id == (METHOD_ID if is_carried else None)
+
+
+@pytest.mark.parametrize("is_command", [True, False])
+def test_what_was_announced_of_one_method_counts_for_no_other(is_command: bool) -> None:
+    life = running_with_a_backup()
+    found, terms = life.standing.subscription, life.start.terms
+    decision = renewal_of(life.standing, terms)
+    assert decision is not None
+    life._apply(asked_ahead(life.standing, decision, life.now))
+    assert life.standing.announced is not None
+    if is_command:
+        swap = ChangeMethod(gateway=found.gateway, payment_method_id=BACKUP_ID)
+        life._apply(commanded(life.standing, terms, swap, life.now)[1])
+    else:
+        due = on_time(life.standing, terms, life.now)
+        life._apply(uncarried(due, life.standing, life.now))
+    assert life.standing.announced is None
 
 
 def test_a_quote_is_charged_as_it_was_shown_and_not_for_ever() -> None:

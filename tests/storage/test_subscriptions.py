@@ -25,6 +25,7 @@ from billing.subscription_messages import (
 from storage.database import Database, UnitOfWork
 from storage.subscriptions import WriterLost
 from storage.tables import events
+from tests.storage.method_samples import save
 from tests.workflows.scripted_subscription import subscription_start
 
 NOW = datetime(2026, 1, 31, 4, tzinfo=UTC)
@@ -169,6 +170,18 @@ async def test_a_method_is_in_use_until_the_end(
     )
     async with database.single() as work:
         assert not await work.subscriptions.uses(start.order.user_id)
+
+
+async def test_a_backup_is_in_use_too(database: Database) -> None:
+    user_id = f"user_{secrets.token_hex(6)}"
+    backup = await save(database, user_id=user_id)
+    start = a_start(user_id)
+    order = start.order.model_copy(update={"backup_payment_method_id": backup.method_id})
+    start = start.model_copy(update={"order": order})
+    async with database.begin() as work:
+        assert not await work.subscriptions.uses(backup.method_id)
+        await work.subscriptions.insert(start, start_of(start))
+        assert await work.subscriptions.uses(backup.method_id)
 
 
 async def test_it_is_unfinished_while_something_is_left_to_do(

@@ -302,7 +302,7 @@ class Model:
             debt=move.debt,
             charge=charge,
             announced=None
-            if move.closed or move.forgets_announcement
+            if move.closed or move.is_other_method
             else move.announced or known.announced,
             giving_back=move.giving_back,
         )

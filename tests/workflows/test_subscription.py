@@ -33,6 +33,8 @@ from tests.workflows.scripted_subscription import (
 from tests.workflows.subscribing import Bench, open_bench
 from workflows import SubscriptionWorkflow, policies
 
+OTHER_ID = "pm_01hf7yat00e00000000000000c"
+
 
 @pytest.fixture
 async def bench(environment: WorkflowEnvironment) -> AsyncIterator[Bench]:
@@ -149,6 +151,28 @@ class TestRenewing:
         assert asked[0].now < found.period.end
         assert asked[-1].now >= found.period.end + timedelta(hours=9)
         assert asked[-1].announced == announced
+
+    async def test_another_contract_is_announced_in_time(self, bench: Bench) -> None:
+        now = await bench.environment.get_current_time()
+        bench.script.prepared.append(PreparedCharge(is_ready=True, at=now))
+        bench.script.prepared.append(PreparedCharge(is_ready=False))
+        await bench.sign_up(gateway=GatewayName.WECHATPAY)
+        await bench.until("activated")
+        found = bench.script.known.subscription
+        while len(bench.script.preparations) < 2:
+            await bench.environment.sleep(timedelta(hours=6))
+        other = ChangeMethod(gateway=GatewayName.WECHATPAY, payment_method_id=OTHER_ID)
+        now = await bench.environment.get_current_time()
+        announced = Announced(number=2, sent_at=now, amount=found.plan.amount)
+        bench.script.prepared.append(
+            PreparedCharge(is_ready=False, at=found.period.end, announced=announced)
+        )
+        await bench.handle.execute_update(SubscriptionWorkflow.change_method, other)
+        await bench.until("renewal_announced")
+        asked = bench.script.preparations[2]
+        assert (asked.method_id, asked.now < found.period.end) == (OTHER_ID, True)
+        await bench.until("renewed")
+        assert bench.script.preparations[-1].announced == announced
 
     async def test_what_a_mandate_cannot_carry_is_asked_for(self, bench: Bench) -> None:
         now = await bench.environment.get_current_time()
