@@ -67,6 +67,19 @@ class KeptWorkers:
                 os.kill(pid, signal.SIGKILL)
         return pids
 
+    async def kill_all(self) -> set[int]:
+        """SIGKILL all of them at once, none of which is replaced; their pids."""
+        keeper, self._keeper = self._keeper, None
+        assert keeper is not None, "they were not started"
+        pids = {int(file.read_text()) for file in self._folder.glob("*.pid")}
+        # Theirs comes from the kernel, as their keeper ends.
+        keeper.kill()
+        keeper.wait()
+        async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
+            while any(_is_running(pid) for pid in pids):
+                await asyncio.sleep(0.01)
+        return pids
+
     @property
     def dead(self) -> set[int]:
         """The pids of the workers that SIGKILL has ended."""
@@ -86,3 +99,12 @@ class KeptWorkers:
             raise
         if code != 0:
             pytest.fail(f"a worker ended with {code}:\n{self.log.read_text()[-4000:]}")
+
+
+def _is_running(pid: int) -> bool:
+    """Whether it still does anything: a dead one may wait to be reaped."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
