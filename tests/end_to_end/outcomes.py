@@ -9,7 +9,7 @@ from billing.refund import RefundCause, RefundStatus
 from storage.tables import events, payments, webhook_inbox
 from tests.fixtures.house import ENDED, House
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 
 
 async def has_paid_once(house: House, payment_id: str) -> None:

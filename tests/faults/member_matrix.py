@@ -50,7 +50,7 @@ IN_CORE: Final = {
     GIVE_BACK: ("before", "after"),
 }
 
-_PATIENCE_SECONDS: Final = 60
+_PATIENCE_SECONDS: Final = 120
 _UNAVAILABLE: Final = 503
 
 

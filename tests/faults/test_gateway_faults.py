@@ -39,7 +39,7 @@ LIES_OF_UNPAID: Final = {
 """What an answer can misstate before there is a receipt: Stripe's intents name their money from
 the start, the others' is looked at when it is paid."""
 
-_PATIENCE_SECONDS: Final = 60
+_PATIENCE_SECONDS: Final = 120
 
 
 async def _opened(house: House, gateway: str) -> dict[str, Any]:
