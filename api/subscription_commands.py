@@ -68,13 +68,17 @@ async def commanded(
     update: UpdateMethodMultiParam[[Any, Any], SubscriptionAnswer],
     command_of: Callable[[Subscription], SubscriptionCommand],
     afterwards: Callable[[], Awaitable[None]] | None = None,
+    beforehand: Callable[[Subscription], Awaitable[None]] | None = None,
 ) -> Response:
     """Give the subscription's process a command, once for each key; `name` is the command's, and
-    `afterwards` what is to be done once it is carried out, before that is shown."""
+    `afterwards` what is to be done once it is carried out, before that is shown. `beforehand` may
+    refuse it, unless it was answered before."""
     found = await find_subscription(request, subscription_id, caller.application)
     command = command_of(found.subscription)
 
     async def act(_: Claim | None) -> Answer:
+        if beforehand is not None:
+            await beforehand(found.subscription)
         command_id = id_of(f"subscription_{name}", caller.application, key)
         answer = await _told(request, found, update, command, command_id)
         if answer is not None and afterwards is not None:

@@ -300,15 +300,17 @@ async def change_method(
     wanted: Annotated[inputs.MethodInput, Depends(json_body(inputs.MethodInput))],
 ) -> Response:
     """To another saved method or gateway; what is owed is charged to it at once."""
-    found = await find_subscription(request, subscription_id, caller.application)
-    await require_methods(
-        request,
-        caller.application,
-        found.subscription.user_id,
-        wanted.gateway,
-        wanted.payment_method_id,
-        wanted.backup_payment_method_id,
-    )
+
+    async def require(found: Subscription) -> None:
+        await require_methods(
+            request,
+            caller.application,
+            found.user_id,
+            wanted.gateway,
+            wanted.payment_method_id,
+            wanted.backup_payment_method_id,
+        )
+
     return await commanded(
         request,
         caller,
@@ -317,6 +319,7 @@ async def change_method(
         "change_method",
         SubscriptionWorkflow.change_method,
         lambda found: inputs.method_of(wanted, context(request).offers, found),
+        beforehand=require,
     )
 
 

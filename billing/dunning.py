@@ -210,6 +210,18 @@ def declined(debt: Debt, decline: DeclineClass, decline_code: str | None) -> Deb
     return debt.model_copy(update={"tries": (*debt.tries[:-1], last)})
 
 
+def postponed(
+    schedule: DunningSchedule, debt: Debt, method_id: str, at: datetime, now: datetime
+) -> Debt:
+    """The debt once the gateway has told when that method may be charged again. Where no try of it
+    was to come, somebody has asked for this one, and it counts as the method's first."""
+    later = debt.model_copy(update={"not_before": at})
+    retry = _retry(schedule, debt)
+    if retry is not None and retry.method_id == method_id:
+        return later
+    return later.model_copy(update={"method_id": method_id, "method_since": now})
+
+
 def soft_reason(schedule: DunningSchedule, decline_code: str | None) -> SoftReason:
     if decline_code in schedule.funds_codes:
         return SoftReason.FUNDS

@@ -8,7 +8,7 @@ decided in `billing.changes`; whatever waits for the period's end is carried out
 """
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from billing.calendar import Anchor, Period, Schedule, trial
 from billing.decisions import (
@@ -33,6 +33,8 @@ from billing.subscription import (
 )
 
 _S = SubscriptionStatus
+LONGEST_WAIT: Final = timedelta(days=3660)
+"""How far ahead a pause may end, or a period be moved: what is to come can still be counted."""
 
 
 def sign_up(order: SubscriptionOrder, at: datetime, *, minimum: int = 1) -> Subscription:
@@ -162,6 +164,7 @@ def pause(
     starts_at = subscription.period.end if at_period_end else at
     if until is not None and whole_second(until) <= starts_at:
         raise InvalidRequest("a pause ends after it begins", param="until")
+    _require_near(until, at)
     planned = Pause(starts_at=starts_at, ends_at=until and whole_second(until))
     changed: dict[str, Any] = {"pause": planned}
     if not at_period_end:
@@ -220,6 +223,7 @@ def move_end(subscription: Subscription, until: datetime, at: datetime) -> Decis
     period, paid, pause = subscription.period, subscription.paid, subscription.pause
     if until <= period.end:
         raise InvalidRequest("a period's end is only ever moved later", param="until")
+    _require_near(until, at)
     if pause and pause.ends_at and pause.ends_at <= until:
         raise SubscriptionNotChangeable("it pauses before that: undo that first")
     return free_step(
@@ -299,6 +303,12 @@ def _ended(subscription: Subscription, at: datetime) -> Decision:
         ended_at=at,
         access=Access.ENDED,
     )
+
+
+def _require_near(until: datetime | None, at: datetime) -> None:
+    """Raises InvalidRequest."""
+    if until is not None and until > at + LONGEST_WAIT:
+        raise InvalidRequest("until is more than ten years away", param="until")
 
 
 def _shifted(period: Period, by: timedelta) -> Period:

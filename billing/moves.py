@@ -11,9 +11,18 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from billing.charges import Move, charging, payment, payment_of
+from billing.charges import Move, Wanted, charging, payment, payment_of
 from billing.decisions import updated
-from billing.dunning import Debt, DunningAction, Step, Try, carried_out, declined, next_step
+from billing.dunning import (
+    Debt,
+    DunningAction,
+    Step,
+    Try,
+    carried_out,
+    declined,
+    next_step,
+    postponed,
+)
 from billing.lifecycle import at_period_end, expire, paid_up, resume, sign_up, unpaid
 from billing.payment import (
     DeclineClass,
@@ -176,10 +185,21 @@ def uncarried(move: Move, standing: SubscriptionStanding, now: datetime) -> Move
     return move.model_copy(update={"charge": wanted.model_copy(update={"method_id": None})})
 
 
-def postponed(standing: SubscriptionStanding, at: datetime) -> Debt | None:
-    """What is owed once the gateway has told when it may be charged again."""
-    debt = standing.debt
-    return debt and debt.model_copy(update={"not_before": at})
+def retry_postponed(
+    standing: SubscriptionStanding,
+    terms: SubscriptionTerms,
+    wanted: Wanted,
+    at: datetime,
+    now: datetime,
+) -> Move:
+    """The gateway has told when what is owed may be charged."""
+    assert wanted.method_id is not None, "nothing is asked of a gateway where the customer pays"
+    return Move(
+        event="subscription.retry_postponed",
+        subscription=standing.subscription,
+        debt=postponed(terms.schedule, _debt_of(standing), wanted.method_id, at, now),
+        data={"retry_at": at.isoformat()},
+    )
 
 
 def on_charge_ended(

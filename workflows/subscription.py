@@ -24,8 +24,8 @@ from billing.moves import (
     asked_ahead,
     on_charge_ended,
     on_time,
-    postponed,
     renewal_of,
+    retry_postponed,
     uncarried,
     when_due,
 )
@@ -272,13 +272,9 @@ class SubscriptionWorkflow(SubscriptionCalls):
             return uncarried(move, self._standing, workflow.now())
         await self._note(prepared, wanted.decision.preview.total)
         if is_owed:
+            now = workflow.now()
             await self._apply(
-                Move(
-                    event="subscription.retry_postponed",
-                    subscription=self._subscription,
-                    debt=postponed(self._standing, prepared.at),
-                    data={"retry_at": prepared.at.isoformat()},
-                )
+                retry_postponed(self._standing, self._terms, wanted, prepared.at, now)
             )
         else:
             self._not_before = prepared.at

@@ -292,6 +292,15 @@ class TestCommands:
         assert again.text == first.text
         assert (await read(shop, subscription["id"]))["status"] == "active"
 
+    async def test_an_answered_key_outlives_its_method(self, shop: Shop, told: Shop) -> None:
+        method = await saving.active(shop, told, user_id=f"user_{secrets.token_hex(4)}")
+        subscription = await active(shop, user_id=method["user_id"])
+        key, body = secrets.token_hex(16), {"gateway": "stripe", "payment_method_id": method["id"]}
+        first = await command(shop, subscription, "method", key, **body)
+        assert (await saving.delete(shop, method["id"], force="true")).status_code == 200
+        again = await command(shop, subscription, "method", key, **body)
+        assert (again.status_code, again.text) == (200, first.text)
+
     @pytest.mark.parametrize("name", ["cancel", "pause", "resume", "preview"])
     async def test_what_is_not_ours_is_not_there(
         self, shop: Shop, other_shop: Shop, name: str

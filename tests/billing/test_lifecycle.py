@@ -10,7 +10,16 @@ from billing.errors import (
     SubscriptionNotChangeable,
     SubscriptionNotResumable,
 )
-from billing.lifecycle import at_period_end, cancel, expire, paid_up, pause, resume, unpaid
+from billing.lifecycle import (
+    at_period_end,
+    cancel,
+    expire,
+    move_end,
+    paid_up,
+    pause,
+    resume,
+    unpaid,
+)
 from billing.plans import Tier
 from billing.proration import LineCode
 from billing.subscription import (
@@ -147,6 +156,17 @@ def test_a_pause_within_a_period_keeps_what_was_left() -> None:
     assert found.paid is not None
     assert after.paid is not None
     assert after.paid.unused(BEGIN + 13 * DAY) == found.paid.unused(BEGIN + 3 * DAY)
+
+
+@pytest.mark.parametrize("year", [2037, 9999])
+def test_nothing_waits_for_longer_than_can_be_counted(year: int) -> None:
+    until = BEGIN.replace(year=year, month=12)
+    found = running()
+    for is_later in (True, False):
+        with pytest.raises(InvalidRequest):
+            pause(found, BEGIN + DAY, at_period_end=is_later, until=until)
+    with pytest.raises(InvalidRequest):
+        move_end(found, until, BEGIN + DAY)
 
 
 def test_a_trial_that_is_paused_goes_on_as_a_trial() -> None:

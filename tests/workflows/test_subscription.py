@@ -234,6 +234,20 @@ class TestDunning:
             Access.ENDED,
         ]
 
+    async def test_an_operators_retry_waits_for_its_window(self, bench: Bench) -> None:
+        now = await bench.environment.get_current_time()
+        bench.script.outcomes.extend([None, HARD])
+        bench.script.prepared.extend([PreparedCharge(is_ready=True, at=now)])
+        await bench.sign_up(gateway=GatewayName.ALIPAY)
+        await bench.until("past_due")
+        await bench.until("payment_requested")
+        at = await bench.environment.get_current_time() + timedelta(days=3)
+        bench.script.prepared.append(PreparedCharge(is_ready=False, at=at))
+        retry = OperateSubscription(action=OperatorAction.RETRY, reason="r", operated_by="k")
+        await bench.handle.execute_update(SubscriptionWorkflow.operate, retry)
+        assert "retry_postponed" in bench.script.names
+        await bench.until("recovered", most=timedelta(days=6))
+
     async def test_operators_retry_and_waive(self, bench: Bench) -> None:
         bench.script.outcomes.extend([None, HARD, HARD])
         await bench.sign_up()
