@@ -22,8 +22,8 @@ from billing.moves import (
     asked_ahead,
     on_charge_ended,
     on_time,
-    postponed,
     renewal_of,
+    retry_postponed,
     start_of,
     uncarried,
     when_due,
@@ -218,12 +218,7 @@ class Model:
             if answer.announced is not None and answer.announced != known.announced:
                 yield self._told(answer.announced, request.amount)
             if is_owed:
-                yield Move(
-                    event="subscription.retry_postponed",
-                    subscription=known.subscription,
-                    debt=postponed(known, answer.at),
-                    data={"retry_at": answer.at.isoformat()},
-                )
+                yield retry_postponed(known, self.terms, wanted, answer.at, now)
 
     def _ahead(self, at: datetime, now: datetime, asked: list[Asked]) -> Iterator[Move]:
         known = self.standing
