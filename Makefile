@@ -11,7 +11,7 @@ up: setup
 	@$(EVERBILL) up
 
 test: development
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
+	@.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 bench: development
 	@.venv/bin/python -m benchmarks
