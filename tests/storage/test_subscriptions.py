@@ -249,7 +249,10 @@ async def test_a_test_clock_is_told_by_how_far_a_charge_is_ahead(
     assert timedelta(days=39) < timedelta(seconds=found.clock_ahead) <= timedelta(days=40)
 
 
-async def ended_with(database: Database, user_id: str, balance: int, milliseconds: int) -> str:
+async def ended_with(
+    database: Database, user_id: str, balance: int, milliseconds: int
+) -> WriteSubscription:
+    """Its last step, as it was written."""
     start = a_start(user_id, milliseconds)
     async with database.begin() as work:
         await work.subscriptions.insert(start, start_of(start))
@@ -262,12 +265,13 @@ async def ended_with(database: Database, user_id: str, balance: int, millisecond
         now=NOW,
     )
     await write(database, step)
-    return start.order.id
+    return step
 
 
 async def test_what_ended_ones_have_left_goes_to_the_next(database: Database) -> None:
     user_id = f"user_{secrets.token_hex(6)}"
-    ended = [await ended_with(database, user_id, left, at) for at, left in ((2, 700), (3, -10))]
+    steps = [await ended_with(database, user_id, left, at) for at, left in ((2, 700), (3, -10))]
+    ended = [step.subscription.id for step in steps]
     activities, start = SubscriptionActivities(database), a_start(user_id, 4)
     request = OpenSubscription(start=start, subscription=start_of(start), now=NOW)
     for _ in range(2):
@@ -282,6 +286,9 @@ async def test_what_ended_ones_have_left_goes_to_the_next(database: Database) ->
             assert (found.standing.subscription.balance, found.standing.version) == (0, 5)
         events = await events_of(work, ended[0])
     assert events[-1] == ("subscription.balance_moved", 700, start.order.id)
+    await write(database, steps[0])
+    with pytest.raises(WriterLost):
+        await write(database, steps[0].model_copy(update={"version": steps[0].version - 1}))
     other = a_start(user_id, 5)
     request = OpenSubscription(start=other, subscription=start_of(other), now=NOW)
     assert (await activities.open(request)).subscription.balance == 0
