@@ -16,6 +16,7 @@ from billing.subscription import SubscriptionStatus
 from billing.subscription_messages import (
     Charge,
     ChargeStatus,
+    FindReturns,
     GivingBack,
     OpenSubscription,
     SubscriptionStanding,
@@ -26,6 +27,7 @@ from storage.database import Database, UnitOfWork
 from storage.subscriptions import WriterLost
 from storage.tables import events
 from tests.storage.method_samples import save
+from tests.storage.samples import reserve, take
 from tests.workflows.scripted_subscription import subscription_start
 
 NOW = datetime(2026, 1, 31, 4, tzinfo=UTC)
@@ -304,6 +306,28 @@ async def test_other_peoples_and_unfinished_balances_stay(database: Database) ->
     start = a_start(user_id, 4)
     request = OpenSubscription(start=start, subscription=start_of(start), now=NOW)
     assert (await SubscriptionActivities(database).open(request)).subscription.balance == 0
+
+
+async def test_what_went_back_is_not_credited_once_its_gateway_refunds_no_more(
+    database: Database, start: SubscriptionStart
+) -> None:
+    order = await take(database, application=start.application)
+    move = first(await standing_of(database, start), start.terms, NOW)
+    charge = charge_of(start, move).model_copy(update={"payment_id": order.payment_id})
+    step = WriteSubscription(
+        version=1, subscription=move.subscription, event=move.event, opened=charge, now=NOW
+    )
+    await write(database, step)
+    closed = {"version": 2, "opened": None, "closed": ChargeStatus.PAID}
+    await write(database, step.model_copy(update=closed))
+    await reserve(database, order, amount_minor=900)
+    wanted = FindReturns(
+        subscription_id=start.order.id,
+        giving_back=GivingBack(amount=1000, reason="canceled"),
+        now=NOW + timedelta(days=400),
+    )
+    found = await SubscriptionActivities(database).give_back(wanted)
+    assert (found.covered, found.gone) == (0, 900)
 
 
 async def events_of(work: UnitOfWork, subscription_id: str) -> list[tuple[str, int, str]]:
