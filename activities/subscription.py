@@ -126,8 +126,9 @@ async def _reserve(
             payment_id, application, None, now=request.now, clawback=ClawbackPolicy.REFUSE
         )
     except PaymentNotRefundable:
-        # Its gateway gives nothing back any more: that is the balance's to cover.
-        return standing, 0
+        # Its gateway gives nothing back any more: that is the balance's to cover, except for what
+        # went back before.
+        return standing, await _given_back(work, payment_id) - ours
     except RefundExceedsPayment:
         left = 0
     gone = payment.payment.amount - left - ours
@@ -144,6 +145,16 @@ async def _reserve(
         now=request.now,
     )
     return reserved, gone
+
+
+async def _given_back(work: UnitOfWork, payment_id: str) -> int:
+    """What of the payment (minor units) is refunded, or set aside for that."""
+    return sum(
+        one.refund.amount
+        for one in await work.refunds.of_payment(payment_id)
+        if one.refund.status is not RefundStatus.FAILED
+        and one.refund.cause is not RefundCause.RETURNED
+    )
 
 
 def _to_start(refunds: list[RefundRecord], record: SubscriptionRecord) -> tuple[RefundRequest, ...]:

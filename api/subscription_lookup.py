@@ -74,6 +74,11 @@ async def find_subscription(
     return FoundSubscription(SubscriptionRecord(start, standing), is_recorded=False)
 
 
+async def is_recorded(request: Request, subscription_id: str, application: str) -> bool:
+    """Whether its row is written. Raises SubscriptionNotFound."""
+    return (await find_subscription(request, subscription_id, application)).is_recorded
+
+
 async def details(request: Request, subscription_id: str, application: str) -> SubscriptionDetails:
     """The subscription as it stands, with the payment under way as it stands."""
     found = await find_subscription(request, subscription_id, application)

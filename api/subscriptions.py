@@ -23,6 +23,7 @@ from api.subscription_lookup import (
     SubscriptionDetails,
     details,
     find_subscription,
+    is_recorded,
     require_methods,
 )
 from billing.subscription import Subscription
@@ -104,7 +105,7 @@ async def subscribe(
         assert claim is not None
         start = SubscriptionStart.model_validate_json(claim.request)
         order = start.order
-        if claim.is_new:
+        if claim.is_new or not await is_recorded(request, order.id, caller.application):
             await require_methods(
                 request,
                 caller.application,
@@ -113,7 +114,7 @@ async def subscribe(
                 order.payment_method_id,
                 order.backup_payment_method_id,
             )
-        else:
+        if not claim.is_new:
             # A repeat may be the first to start it; where it was started, that start's time stands.
             start = start.model_copy(update={"created_at": now})
         answer = await begun(request, start, id_of(SUBSCRIBE, caller.application, key), claim)

@@ -279,7 +279,12 @@ class Subscriptions:
         row = rows.first()
         if row is None:
             raise SubscriptionNotFound(f"there is no subscription {step.subscription.id}")
-        if (row.version, row.state) != (step.version + 1, dump_of(step.subscription)):
+        written = [(step.version + 1, dump_of(step.subscription))]
+        if step.subscription.status.is_terminal:
+            # What it had left may have gone to the user's next one since (`take_balances`).
+            left = {"balance": 0, "updated_at": row.state["updated_at"]}
+            written.append((step.version + 2, written[0][1] | left))
+        if (row.version, row.state) not in written:
             raise WriterLost(
                 f"{step.subscription.id} is at version {row.version}: a step after"
                 f" {step.version} cannot be written"

@@ -5,9 +5,11 @@ import secrets
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from billing.identifiers import mandate_number
 from billing.subscription_messages import SUBSCRIPTION_WORKFLOW
+from storage.tables import idempotency_claims as claims
 from tests.api import saving
 from tests.api.conftest import Shop
 from tests.api.subscribing import (
@@ -100,6 +102,26 @@ class TestSigningUp:
         assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
         assert param is None or answer.json()["param"] == param
         assert (await shop.get("/subscription", user_id="nobody_yet")).json()["data"] == []
+
+    async def test_what_was_refused_is_not_begun_by_its_repeat(self, shop: Shop) -> None:
+        """Two of one key at once, or an answer that could not be kept."""
+        key, changes = secrets.token_hex(16), {"user_id": "user_of_no_method"}
+        refusals = []
+        for _ in range(2):
+            refusals.append(await asked(shop, key, payment_method_id=saving.NOBODY, **changes))
+            async with shop.stack.database.begin() as work:
+                forgotten = claims.update().values(answer_status=None, answer_body=None)
+                mine = (
+                    claims.c.object_id
+                    == select(claims.c.object_id)
+                    .where(claims.c.application == shop.name)
+                    .order_by(claims.c.created_at.desc())
+                    .limit(1)
+                    .scalar_subquery()
+                )
+                await work.connection.execute(forgotten.where(mine))
+        assert [one.status_code for one in refusals] == [422, 422]
+        assert (await shop.get("/subscription", **changes)).json()["data"] == []
 
     async def test_another_users_method_is_not_usable(self, shop: Shop, told: Shop) -> None:
         method = await saving.active(shop, told)

@@ -16,6 +16,7 @@ from billing.subscription import SubscriptionStatus
 from billing.subscription_messages import (
     Charge,
     ChargeStatus,
+    FindReturns,
     GivingBack,
     OpenSubscription,
     SubscriptionStanding,
@@ -26,6 +27,7 @@ from storage.database import Database, UnitOfWork
 from storage.subscriptions import WriterLost
 from storage.tables import events
 from tests.storage.method_samples import save
+from tests.storage.samples import reserve, take
 from tests.workflows.scripted_subscription import subscription_start
 
 NOW = datetime(2026, 1, 31, 4, tzinfo=UTC)
@@ -249,7 +251,10 @@ async def test_a_test_clock_is_told_by_how_far_a_charge_is_ahead(
     assert timedelta(days=39) < timedelta(seconds=found.clock_ahead) <= timedelta(days=40)
 
 
-async def ended_with(database: Database, user_id: str, balance: int, milliseconds: int) -> str:
+async def ended_with(
+    database: Database, user_id: str, balance: int, milliseconds: int
+) -> WriteSubscription:
+    """Its last step, as it was written."""
     start = a_start(user_id, milliseconds)
     async with database.begin() as work:
         await work.subscriptions.insert(start, start_of(start))
@@ -262,12 +267,13 @@ async def ended_with(database: Database, user_id: str, balance: int, millisecond
         now=NOW,
     )
     await write(database, step)
-    return start.order.id
+    return step
 
 
 async def test_what_ended_ones_have_left_goes_to_the_next(database: Database) -> None:
     user_id = f"user_{secrets.token_hex(6)}"
-    ended = [await ended_with(database, user_id, left, at) for at, left in ((2, 700), (3, -10))]
+    steps = [await ended_with(database, user_id, left, at) for at, left in ((2, 700), (3, -10))]
+    ended = [step.subscription.id for step in steps]
     activities, start = SubscriptionActivities(database), a_start(user_id, 4)
     request = OpenSubscription(start=start, subscription=start_of(start), now=NOW)
     for _ in range(2):
@@ -282,6 +288,9 @@ async def test_what_ended_ones_have_left_goes_to_the_next(database: Database) ->
             assert (found.standing.subscription.balance, found.standing.version) == (0, 5)
         events = await events_of(work, ended[0])
     assert events[-1] == ("subscription.balance_moved", 700, start.order.id)
+    await write(database, steps[0])
+    with pytest.raises(WriterLost):
+        await write(database, steps[0].model_copy(update={"version": steps[0].version - 1}))
     other = a_start(user_id, 5)
     request = OpenSubscription(start=other, subscription=start_of(other), now=NOW)
     assert (await activities.open(request)).subscription.balance == 0
@@ -297,6 +306,28 @@ async def test_other_peoples_and_unfinished_balances_stay(database: Database) ->
     start = a_start(user_id, 4)
     request = OpenSubscription(start=start, subscription=start_of(start), now=NOW)
     assert (await SubscriptionActivities(database).open(request)).subscription.balance == 0
+
+
+async def test_what_went_back_is_not_credited_once_its_gateway_refunds_no_more(
+    database: Database, start: SubscriptionStart
+) -> None:
+    order = await take(database, application=start.application)
+    move = first(await standing_of(database, start), start.terms, NOW)
+    charge = charge_of(start, move).model_copy(update={"payment_id": order.payment_id})
+    step = WriteSubscription(
+        version=1, subscription=move.subscription, event=move.event, opened=charge, now=NOW
+    )
+    await write(database, step)
+    closed = {"version": 2, "opened": None, "closed": ChargeStatus.PAID}
+    await write(database, step.model_copy(update=closed))
+    await reserve(database, order, amount_minor=900)
+    wanted = FindReturns(
+        subscription_id=start.order.id,
+        giving_back=GivingBack(amount=1000, reason="canceled"),
+        now=NOW + timedelta(days=400),
+    )
+    found = await SubscriptionActivities(database).give_back(wanted)
+    assert (found.covered, found.gone) == (0, 900)
 
 
 async def events_of(work: UnitOfWork, subscription_id: str) -> list[tuple[str, int, str]]:
