@@ -66,11 +66,12 @@ class Counted:
 
 @dataclass
 class Members:
-    """Subscriptions of one user, charged to one saved card."""
+    """Subscriptions of one user, charged to one saved card; `opened` counts them."""
 
     house: House
     method_id: str
     application: str
+    opened: int = 0
 
     async def renew(self, count: int, due_at: datetime, found: Counted) -> float:
         """Have so many renewed; the seconds until the last of them was. Raises RunFailed."""
@@ -90,6 +91,7 @@ class Members:
             await self._write(starts[first : first + _ROWS_AT_ONCE], due_at)
         await at_once(starts, self._run)
         await self._waiting(starts)
+        self.opened += count
         return starts
 
     def _start(self, due_at: datetime) -> SubscriptionStart:

@@ -50,7 +50,7 @@ class RenewalPlan:
     open: tuple[int, ...]
 
 
-FULL: Final = RenewalPlan(("bare", "ours", "ours", "bare"), 1_000, (1_000, 10_000))
+FULL: Final = RenewalPlan(("bare", "ours"), 1_000, (1_000, 10_000))
 QUICK: Final = RenewalPlan(("bare", "ours"), 100, (100, 300))
 
 
@@ -107,13 +107,13 @@ async def _measure(house: House, plan: RenewalPlan, announce: Callable[[str], No
         announce(f"the last was renewed after {seconds:.1f} s")
         lasted[name].append(seconds)
     waiting: list[Open] = []
-    opened = 0
     for wanted in plan.open:
-        announce(f"{wanted} subscriptions are open, {wanted - opened} more")
-        await members.open(wanted - opened, datetime.now(UTC) + timedelta(days=TRIAL_DAYS))
-        opened = wanted
+        more = wanted - members.opened
+        announce(f"{wanted} subscriptions are to be open, {max(more, 0)} more")
+        if more > 0:
+            await members.open(more, datetime.now(UTC) + timedelta(days=TRIAL_DAYS))
         memory = await house.memory()
-        waiting.append(Open(wanted, memory.resident_mb))
+        waiting.append(Open(members.opened, memory.resident_mb))
     ours, bare = (statistics.median(lasted[name]) for name in ("ours", "bare"))
     return Renewed(
         due=plan.due,
