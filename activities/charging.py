@@ -54,5 +54,4 @@ def refusal_of(record: PaymentRecord) -> Failure | None:
         mandate.status,
     ) != (record.order.application, payment.user_id, payment.gateway, MethodStatus.ACTIVE):
         return _NOT_USABLE
-    most = mandate.most_minor if mandate.currency == payment.currency else None
-    return _ABOVE_LIMIT if most is not None and payment.amount > most else None
+    return None if mandate.allows(payment.amount, payment.currency) else _ABOVE_LIMIT

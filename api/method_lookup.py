@@ -11,7 +11,9 @@ from billing.identifiers import is_method_id
 from billing.messages import PaymentOrder
 from billing.method import MethodStatus, SavedMethod
 from billing.method_messages import MethodOrder
-from billing.payment import NoAction
+from billing.payment import GatewayName, NoAction
+from storage.database import UnitOfWork
+from storage.method_rows import MethodRecord
 
 SAVE: Final = "save_method"
 """The command whose claim stands for a method before its row does."""
@@ -48,21 +50,37 @@ async def require_usable(request: Request, order: PaymentOrder) -> None:
     if order.payment_method_id is None:
         return
     async with context(request).database.single() as work:
-        record = await work.methods.find(order.payment_method_id, application=order.application)
+        record = await find_usable(
+            work, order.payment_method_id, order.application, order.user_id, order.gateway
+        )
+    if not record.mandate.allows(order.amount_minor, order.currency):
+        raise MethodNotUsable(
+            f"one charge to this method comes to at most {record.method.most} in minor units",
+            param="amount",
+        )
+
+
+async def find_usable(
+    work: UnitOfWork,
+    method_id: str,
+    application: str,
+    user_id: str,
+    gateway: GatewayName,
+    *,
+    param: str = "payment_method_id",
+) -> MethodRecord:
+    """The method, an active one of that user and gateway. Raises MethodNotUsable, which names the
+    parameter that it was given as."""
+    record = await work.methods.find(method_id, application=application)
     if record is None or (record.method.user_id, record.method.gateway, record.method.status) != (
-        order.user_id,
-        order.gateway,
+        user_id,
+        gateway,
         MethodStatus.ACTIVE,
     ):
         raise MethodNotUsable(
-            "payment_method_id is none of an active method of this user at this gateway",
-            param="payment_method_id",
+            f"{param} is none of an active method of this user at this gateway", param=param
         )
-    most = record.method.most
-    if most is not None and record.order.currency == order.currency and order.amount_minor > most:
-        raise MethodNotUsable(
-            f"one charge to this method comes to at most {most} in minor units", param="amount"
-        )
+    return record
 
 
 async def refuse_use(request: Request, method_id: str) -> None:

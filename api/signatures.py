@@ -53,8 +53,7 @@ async def find_outgrown(
     record = await work.methods.find(subscription.payment_method_id)
     if record is None or record.method.status is not MethodStatus.ACTIVE:
         return None
-    most = record.method.most if record.order.currency == plan.currency else None
-    return record if most is not None and plan.amount > most else None
+    return None if record.mandate.allows(plan.amount, plan.currency) else record
 
 
 async def ask_signature(

@@ -10,14 +10,15 @@ from pydantic import AwareDatetime
 
 from api.commands import NotRunning, id_of
 from api.context import context
+from api.method_lookup import find_usable
 from api.orders import unrecorded
 from api.problems import RequestRefused
 from api.signatures import find_signature
 from billing.charges import order_of
-from billing.errors import InvalidRequest, MethodNotUsable, SubscriptionNotFound
+from billing.errors import InvalidRequest, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
 from billing.messages import Command
-from billing.method import MethodStatus, SavedMethod
+from billing.method import SavedMethod
 from billing.moves import start_of
 from billing.payment import GatewayName, Payment
 from billing.subscription import Subscription
@@ -125,18 +126,8 @@ async def require_methods(
     given = {"payment_method_id": method_id, "backup_payment_method_id": backup_id}
     async with context(request).database.single() as work:
         for param, wanted_id in given.items():
-            if wanted_id is None:
-                continue
-            record = await work.methods.find(wanted_id, application=application)
-            wanted = (user_id, gateway, MethodStatus.ACTIVE)
-            if record is None or wanted != (
-                record.method.user_id,
-                record.method.gateway,
-                record.method.status,
-            ):
-                raise MethodNotUsable(
-                    f"{param} is none of an active method of this user at this gateway", param=param
-                )
+            if wanted_id is not None:
+                await find_usable(work, wanted_id, application, user_id, gateway, param=param)
 
 
 async def _instructed(request: Request, payment_id: str, application: str) -> Payment | None:

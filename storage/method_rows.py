@@ -34,6 +34,12 @@ class MandateRecord:
     currency: str
     most_minor: int | None
 
+    def allows(self, amount_minor: int, currency: str) -> bool:
+        """Whether one charge may come to that: a limit is one of its own currency."""
+        if self.most_minor is None or self.currency != currency:
+            return True
+        return amount_minor <= self.most_minor
+
 
 @dataclass(frozen=True)
 class MethodRecord:
