@@ -12,9 +12,10 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -31,6 +32,8 @@ from embedded.stack import Stack, interruptible
 
 RESULTS: Final = Path(__file__).with_name("results.json")
 
+Announce = Callable[[str], None]
+_T = TypeVar("_T")
 Course = Callable[[House, Plan, Progress], Awaitable[Measured]]
 
 
@@ -106,47 +109,43 @@ def _keep_part(name: str, document: dict[str, object], console: Console, quick: 
 
 
 def _spent(console: Console, *, quick: bool) -> list[points.SpendPace]:
-    def announce(text: str) -> None:
-        console.print(text, markup=False, style="dim")
-
-    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
-        try:
-            spent = asyncio.run(points.measured(Path(folder), announce, quick=quick))
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from None
-    if spent is None:
-        sys.exit("everbill bench: interrupted; nothing was kept")
+    spent = _alone(console, partial(points.measured, quick=quick))
     points.show(spent, console)
     return spent
 
 
 def _renewed(console: Console, *, quick: bool) -> renewals.Renewed:
-    def announce(text: str) -> None:
-        console.print(text, markup=False, style="dim")
-
-    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
-        try:
-            renewed = asyncio.run(renewals.measured(Path(folder), announce, quick=quick))
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from None
-    if renewed is None:
-        sys.exit("everbill bench: interrupted; nothing was kept")
+    renewed = _alone(console, partial(renewals.measured, quick=quick))
     renewals.show(renewed, console)
     return renewed
 
 
 def _grown(console: Console, *, quick: bool) -> list[record.Grown]:
     large = record.LARGE // 10 if quick else record.LARGE
+    grown = _alone(console, partial(record.measured, large=large))
+    record.show(grown, console, large=large)
+    return grown
 
+
+def _alone(
+    console: Console, measuring: Callable[[Path, Announce], Coroutine[Any, Any, _T | None]]
+) -> _T:
+    """What a part finds out in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
+        try:
+            found = asyncio.run(measuring(Path(folder), _announcing(console)))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+    if found is None:
+        sys.exit("everbill bench: interrupted; nothing was kept")
+    return found
+
+
+def _announcing(console: Console) -> Announce:
     def announce(text: str) -> None:
         console.print(text, markup=False, style="dim")
 
-    with tempfile.TemporaryDirectory(prefix="everbill-bench-") as folder:
-        grown = asyncio.run(record.measured(Path(folder), announce, large=large))
-    if grown is None:
-        sys.exit("everbill bench: interrupted; nothing was kept")
-    record.show(grown, console, large=large)
-    return grown
+    return announce
 
 
 def _keep(results: dict[str, object], console: Console) -> None:
@@ -157,10 +156,7 @@ def _keep(results: dict[str, object], console: Console) -> None:
 async def _measured(
     folder: Path, plan: Plan, console: Console, measuring: Course
 ) -> Measured | None:
-    def announce(text: str) -> None:
-        console.print(text, markup=False, style="dim")
-
-    stack = Stack(StackOptions.isolated(folder), announce)
+    stack = Stack(StackOptions.isolated(folder), _announcing(console))
 
     async def course() -> Measured:
         async with House.opened(stack) as house:

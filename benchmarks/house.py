@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 import httpx
 from sqlalchemy import func, select
-from temporalio.api.history.v1 import History
+from temporalio.api.history.v1 import History, HistoryEvent
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 
@@ -39,6 +39,10 @@ class Size:
 
     events: int
     bytes: int
+
+    @classmethod
+    def of(cls, events: Sequence[HistoryEvent]) -> Self:
+        return cls(len(events), History(events=events).ByteSize())
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class House:
 
     async def history_of(self, taken: Taken) -> Size:
         history = await self.temporal.get_workflow_handle(taken.id).fetch_history()
-        return Size(len(history.events), History(events=history.events).ByteSize())
+        return Size.of(history.events)
 
     async def versions(self) -> dict[str, str]:
         """Of the servers that answered."""

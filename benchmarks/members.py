@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import func, select
-from temporalio.api.history.v1 import History
 
 from benchmarks.contenders import TASK_TIMEOUT, RunFailed
 from benchmarks.house import House, Size
@@ -187,7 +186,7 @@ class Members:
         history = await self.house.temporal.get_workflow_handle(subscription_id).fetch_history()
         fired = [event.HasField("timer_fired_event_attributes") for event in history.events]
         cycle = history.events[fired.index(True) :]
-        found.cycle = max(found.cycle, _size(cycle), key=lambda size: size.events)
+        found.cycle = max(found.cycle, Size.of(cycle), key=lambda size: size.events)
         async with self.house.database.begin() as work:
             payment_id = await work.connection.scalar(
                 select(subscription_charges.c.payment_id).where(
@@ -195,11 +194,7 @@ class Members:
                 )
             )
         payment = await self.house.temporal.get_workflow_handle(str(payment_id)).fetch_history()
-        found.payment = max(found.payment, _size(payment.events), key=lambda size: size.events)
-
-
-def _size(history: Sequence[Any]) -> Size:
-    return Size(len(history), History(events=history).ByteSize())
+        found.payment = max(found.payment, Size.of(payment.events), key=lambda size: size.events)
 
 
 def _begun(running: Subscription, due_at: datetime) -> WriteSubscription:
