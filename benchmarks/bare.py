@@ -23,18 +23,22 @@ from billing.payment import GatewayName, PaymentStatus
 from billing.refund import RefundStatus
 from runtime import attributes
 from runtime.queues import gateway_queue
+from workflows.policies import CallPolicy
 
 QUEUE: Final = "bare"
 PLAIN_QUEUE: Final = "bare-plain"
 
 _START_TO_CLOSE: Final = timedelta(seconds=30)
 _SCHEDULE_TO_CLOSE: Final = timedelta(minutes=30)
-_HEARTBEAT: Final = timedelta(seconds=3)
 _POLL_DELAY: Final = timedelta(seconds=5)
 _PATIENCE: Final = timedelta(seconds=7)
 _TASK: Final = timedelta(seconds=5)
 _LOST: Final = timedelta(hours=1)
-_RETRIES: Final = RetryPolicy(initial_interval=timedelta(seconds=1))
+_CALL: Final[CallPolicy] = {
+    "start_to_close_timeout": _START_TO_CLOSE,
+    "heartbeat_timeout": timedelta(seconds=3),
+    "retry_policy": RetryPolicy(initial_interval=timedelta(seconds=1)),
+}
 
 
 def bare_queue(gateway: GatewayName) -> str:
@@ -100,10 +104,8 @@ class SameShape:
             BareActivities.open,
             work,
             task_queue=bare_queue(work.gateway),
-            start_to_close_timeout=_START_TO_CLOSE,
             schedule_to_close_timeout=_SCHEDULE_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
         workflow.upsert_search_attributes(
             [attributes.BILLING_STATUS.value_set(PaymentStatus.REQUIRES_ACTION.value)]
@@ -116,10 +118,8 @@ class SameShape:
             BareActivities.settle,
             opened,
             task_queue=bare_queue(work.gateway),
-            start_to_close_timeout=_START_TO_CLOSE,
             schedule_to_close_timeout=_SCHEDULE_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
         workflow.upsert_search_attributes(
             [
@@ -152,9 +152,7 @@ class RefundShape:
         reserved = await workflow.execute_activity_method(
             BareActivities.reserve,
             work,
-            start_to_close_timeout=_START_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
         self._reserved = True
         workflow.upsert_search_attributes(
@@ -167,9 +165,7 @@ class RefundShape:
             BareActivities.open,
             reserved,
             task_queue=bare_queue(work.gateway),
-            start_to_close_timeout=_START_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
         workflow.upsert_search_attributes(
             [
@@ -185,9 +181,7 @@ class RefundShape:
             BareActivities.settle,
             asked,
             task_queue=bare_queue(work.gateway),
-            start_to_close_timeout=_START_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
 
     @workflow.update
@@ -241,9 +235,7 @@ class BareSpend:
         self._spent = await workflow.execute_activity_method(
             BareActivities.spend,
             movement,
-            start_to_close_timeout=_START_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._spent
@@ -262,10 +254,8 @@ class ChargeShape:
             BareActivities.open,
             work,
             task_queue=bare_queue(work.gateway),
-            start_to_close_timeout=_START_TO_CLOSE,
             schedule_to_close_timeout=_SCHEDULE_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
         workflow.upsert_search_attributes(
             [
@@ -321,7 +311,5 @@ class RenewalShape:
         return await workflow.execute_activity_method(
             BareActivities.reserve,
             work,
-            start_to_close_timeout=_START_TO_CLOSE,
-            heartbeat_timeout=_HEARTBEAT,
-            retry_policy=_RETRIES,
+            **_CALL,
         )
