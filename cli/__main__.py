@@ -12,6 +12,7 @@ from cli.migrate import migrate_command
 from cli.resume import resume
 from cli.up import up
 from embedded.running import adopt_running_stack
+from runtime.ending import run_and_leave
 from runtime.logs import configure_logs
 
 _STAND_ALONE: Final = {"up", "demo", "migrate"}
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_leave(main)
