@@ -97,6 +97,21 @@ async def once(
     return answer.response(replayed=not claim.is_new)
 
 
+async def claimed_before(
+    request: Request, caller: Caller, key: str | None, refusal: BillingError
+) -> Claim:
+    """The claim of the same request under its key, which would be refused now: prices, products and
+    gateways change, and what was ordered stands. Raises the refusal where there is none."""
+    if key is None:
+        raise refusal
+    async with context(request).database.single() as work:
+        claim = await work.claims.find(caller.application, key)
+    mark = fingerprint_of(request.method, request.url.path, request.state.document)
+    if claim is None or claim.fingerprint != mark:
+        raise refusal
+    return claim
+
+
 async def _answered(request: Request, act: Act, claim: Claim) -> Answer:
     """A refusal by the object's state is an answer too: its repeat must not act later on."""
     try:

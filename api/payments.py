@@ -11,7 +11,14 @@ from api.authentication import Caller, Operator, Reader, Writer
 from api.bodies import Nothing, StrictInput, body_schema, json_body
 from api.commands import MessageT, NotRunning, Update, id_of
 from api.context import context
-from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, once
+from api.idempotency import (
+    Answer,
+    OptionalKey,
+    RequiredKey,
+    claimed_before,
+    header_parameter,
+    once,
+)
 from api.lookup import Found, find
 from api.method_lookup import require_usable
 from api.openapi import REPLAYED_HEADER, problems
@@ -20,13 +27,14 @@ from api.orders import CreatePayment, FreeText, SwitchInput
 from api.problems import RequestRefused, try_again, unavailable
 from api.queries import NoQuery, PaymentIdInPath
 from billing.errors import (
+    BillingError,
     InvalidRequest,
     NothingToReturn,
     PaymentNotCancelable,
     PaymentNotSwitchable,
     PaymentNotUnderReview,
 )
-from billing.messages import Command, ReviewAction, ReviewDecision
+from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision
 from billing.payment import Payment, PaymentStatus
 from storage.claims import Claim
 from workflows.payment import PaymentWorkflow
@@ -69,7 +77,11 @@ async def create(
     wanted: Annotated[CreatePayment, Depends(json_body(CreatePayment))],
 ) -> Response:
     """Order a payment. The answer carries what the payer needs next."""
-    new = context(request).offers.order(wanted, caller.application, datetime.now(UTC))
+    try:
+        new = context(request).offers.order(wanted, caller.application, datetime.now(UTC))
+    except BillingError as refusal:
+        claim = await claimed_before(request, caller, key, refusal)
+        new = PaymentOrder.model_validate_json(claim.request)
     return await order_once(request, caller, key, new, lambda: require_usable(request, new))
 
 
@@ -257,8 +269,14 @@ async def review(
     async def act(claim: Claim | None) -> Answer:
         is_first = claim is None or claim.is_new
         if decision.action is ReviewAction.RETURN and found.payment.status.is_terminal:
-            await context(request).resumption.give_back(payment_id, decision)
-            return answer(200, found.payment)
+            try:
+                begun = await context(request).resumption.give_back(payment_id, decision)
+            except NothingToReturn:
+                # What the same command had the gateway asked for has gone back meanwhile.
+                if is_first:
+                    raise
+                return answer(200, found.payment)
+            return answer(200 if begun else 202, found.payment)
         if is_first and found.payment.status is not PaymentStatus.NEEDS_REVIEW:
             raise PaymentNotUnderReview(f"the payment is {found.payment.status}; nobody parked it")
         payment = await _command(

@@ -12,14 +12,15 @@ from api.authentication import Reader, Writer
 from api.bodies import StrictInput, body_schema, json_body
 from api.commands import NotRunning, id_of, refusal_of
 from api.context import context
-from api.idempotency import Answer, RequiredKey, header_parameter, once
+from api.idempotency import Answer, RequiredKey, claimed_before, header_parameter, once
 from api.openapi import REPLAYED_HEADER, problems
 from api.ordering import ORDERED, order_once
 from api.orders import FreeText, PurchasePoints, UserId, whole
 from api.problems import unavailable
 from api.queries import Cursor, DistinctQuery, Limit, NoQuery, StrictQuery, UserIdInPath
+from billing.errors import BillingError
 from billing.identifiers import POINTS_TRANSACTION, make_id
-from billing.messages import Command, SpendRequest
+from billing.messages import Command, PaymentOrder, SpendRequest
 from billing.payment import Payment
 from billing.points import MAX_POINTS, PointsHoldings, PointsTransaction
 from billing.refund import LONGEST_REASON
@@ -73,7 +74,12 @@ async def purchase(
 ) -> Response:
     """Order a package of points. They are credited as the payment succeeds."""
     here = context(request)
-    new = here.offers.purchase(wanted, here.catalog.points, caller.application, datetime.now(UTC))
+    packages, now = here.catalog.points, datetime.now(UTC)
+    try:
+        new = here.offers.purchase(wanted, packages, caller.application, now)
+    except BillingError as refusal:
+        claim = await claimed_before(request, caller, key, refusal)
+        new = PaymentOrder.model_validate_json(claim.request)
     return await order_once(request, caller, key, new)
 
 

@@ -1,6 +1,6 @@
 """Commands to a subscription's process, each given once and answered with what it came to."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from temporalio.workflow import UpdateMethodMultiParam
 from api.authentication import Caller
 from api.commands import NotRunning, id_of
 from api.context import context
-from api.idempotency import Answer, once
+from api.idempotency import Answer, claimed_before, once
 from api.problems import unavailable
 from api.subscription_lookup import (
     FoundSubscription,
@@ -22,9 +22,17 @@ from api.subscription_lookup import (
     find_subscription,
 )
 from billing.decisions import require_alive
+from billing.errors import BillingError
 from billing.messages import Command
 from billing.subscription import Subscription
 from billing.subscription_messages import (
+    CancelSubscription,
+    ChangeMethod,
+    ChangeSubscription,
+    OperateSubscription,
+    PauseSubscription,
+    PaySubscription,
+    ResumeSubscription,
     SubscriptionAnswer,
     SubscriptionCommand,
     SubscriptionOver,
@@ -36,6 +44,15 @@ from storage.claims import Claim
 from workflows.subscription import SubscriptionWorkflow
 
 _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
+_COMMANDS: Final[Mapping[str, type[SubscriptionCommand]]] = {
+    "cancel": CancelSubscription,
+    "pause": PauseSubscription,
+    "resume": ResumeSubscription,
+    "change": ChangeSubscription,
+    "change_method": ChangeMethod,
+    "pay": PaySubscription,
+    "operate": OperateSubscription,
+}
 
 
 async def begun(
@@ -74,7 +91,11 @@ async def commanded(
     `afterwards` what is to be done once it is carried out, before that is shown. `beforehand` may
     refuse it, unless it was answered before."""
     found = await find_subscription(request, subscription_id, caller.application)
-    command = command_of(found.subscription)
+    try:
+        command = command_of(found.subscription)
+    except BillingError as refusal:
+        claim = await claimed_before(request, caller, key, refusal)
+        command = _COMMANDS[name].model_validate_json(claim.request)
 
     async def act(_: Claim | None) -> Answer:
         if beforehand is not None:

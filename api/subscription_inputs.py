@@ -2,7 +2,7 @@
 
 import secrets
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -10,7 +10,7 @@ from api.bodies import StrictInput
 from api.orders import FreeText, Offers, PayerInput, ReturnUrl, UserId
 from billing.calendar import Cycle
 from billing.catalog import Catalog
-from billing.charges import DEFAULT_WAYS
+from billing.charges import DEFAULT_WAYS, least_charge
 from billing.dunning import DunningSchedule
 from billing.errors import InvalidRequest
 from billing.identifiers import METHOD_ID_PATTERN, SUBSCRIPTION, make_id
@@ -32,9 +32,6 @@ from billing.subscription_messages import (
     SubscriptionStart,
     SubscriptionTerms,
 )
-
-STRIPE_MINIMUM: Final = 50
-"""The least that Stripe charges in dollars and euros (minor units)."""
 
 MethodId = Annotated[str, Field(pattern=METHOD_ID_PATTERN)]
 BackupMethodId = Annotated[
@@ -179,7 +176,7 @@ def start_of(
         terms=SubscriptionTerms(
             way=way,
             schedule=schedule,
-            minimum=STRIPE_MINIMUM if wanted.gateway is GatewayName.STRIPE else 1,
+            minimum=least_charge(wanted.gateway, wanted.currency),
         ),
         created_at=now,
     )

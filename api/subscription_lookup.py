@@ -37,7 +37,7 @@ class SubscriptionDetails(Subscription):
     """A subscription, the payment that it waits for, and when something happens by itself.
 
     `signature` is the saved method that the payer is asked to sign where theirs may not be charged
-    what the plan costs: once it is active, it is made the subscription's.
+    what the plan costs: once it is active, it takes the old one's place by itself.
     """
 
     payment: Payment | None = None

@@ -15,6 +15,7 @@ from api.queries import NoQuery, SubscriptionIdInPath
 from api.signatures import find_outgrown
 from api.subscription_clock import now_of
 from api.subscription_lookup import find_subscription
+from billing.charges import minimum_of
 from billing.subscription import Occurrence
 from billing.subscription_commands import Quote, quoted
 from billing.subscription_messages import ChangeSubscription
@@ -49,7 +50,7 @@ async def read_upcoming(
 ) -> Response:
     """The next 24 months, by the rules that will be followed."""
     found = await find_subscription(request, subscription_id, caller.application)
-    minimum = found.record.start.terms.minimum
+    minimum = minimum_of(found.subscription, found.record.start.terms)
     now = await now_of(request, subscription_id, found.subscription.gateway)
     told = upcoming(found.subscription, now, minimum=minimum)
     return _json(Upcoming(data=list(told)))

@@ -12,7 +12,14 @@ from api.authentication import Operator, Reader, Writer
 from api.bodies import body_schema, json_body
 from api.commands import id_of
 from api.context import context
-from api.idempotency import Answer, OptionalKey, RequiredKey, header_parameter, once
+from api.idempotency import (
+    Answer,
+    OptionalKey,
+    RequiredKey,
+    claimed_before,
+    header_parameter,
+    once,
+)
 from api.openapi import REPLAYED_HEADER, problems
 from api.orders import UserId
 from api.queries import Cursor, DistinctQuery, Limit, NoQuery, StrictQuery, SubscriptionIdInPath
@@ -26,6 +33,7 @@ from api.subscription_lookup import (
     is_recorded,
     require_methods,
 )
+from billing.errors import BillingError
 from billing.subscription import Subscription
 from billing.subscription_messages import (
     ResumeSubscription,
@@ -97,9 +105,13 @@ async def subscribe(
     subscription begins once that is paid, and at once where nothing is to be paid."""
     wired = context(request)
     now = datetime.now(UTC)
-    new = inputs.start_of(
-        wanted, wired.offers, wired.catalog, wired.settings.dunning, caller.application, now
-    )
+    try:
+        new = inputs.start_of(
+            wanted, wired.offers, wired.catalog, wired.settings.dunning, caller.application, now
+        )
+    except BillingError as refusal:
+        earlier = await claimed_before(request, caller, key, refusal)
+        new = SubscriptionStart.model_validate_json(earlier.request)
 
     async def act(claim: Claim | None) -> Answer:
         assert claim is not None

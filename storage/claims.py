@@ -72,12 +72,19 @@ class Claims:
         row = inserted.mappings().first()
         if row is not None:
             return self._claim(row, is_new=True)
-        standing = await self._connection.execute(
+        standing = await self.find(application, key)
+        assert standing is not None, "the row that was in the way"
+        return standing
+
+    async def find(self, application: str, key: str) -> Claim | None:
+        """The claim that stands under the key."""
+        rows = await self._connection.execute(
             select(claims).where(
                 claims.c.application == application, claims.c.key_digest == _digest(key)
             )
         )
-        return self._claim(standing.mappings().one(), is_new=False)
+        row = rows.mappings().first()
+        return None if row is None else self._claim(row, is_new=False)
 
     async def store_answer(self, *, application: str, key: str, status: int, body: bytes) -> None:
         """Keep the answer for repeats; the first one stored stands."""

@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
+from api import subscription_inputs as inputs
 from api.app import BASE
 from api.bodies import parse_json
 from api.idempotency import fingerprint_of
+from api.orders import Offers
+from billing.errors import InvalidRequest
 from storage.keys import Scope
+from storage.tables import idempotency_claims as claims
 from tests.api.conftest import Shop, order
 from tests.api.paper import SILENT
+from tests.api.subscribing import active, wanted
 
 
 async def test_a_hundred_requests_at_once_under_one_key_are_one_payment(shop: Shop) -> None:
@@ -39,6 +45,64 @@ async def test_a_repeat_gets_the_first_answer_though_the_payment_has_moved_on(sh
     assert repeat.content == first.content
     assert "Idempotent-Replayed" not in first.headers
     assert repeat.headers["Idempotent-Replayed"] == "true"
+
+
+async def test_a_repeat_of_what_is_not_offered_any_more_gets_the_first_answer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway was switched off meanwhile, a package or a tier taken out of the catalog."""
+    package = {"user_id": "user_1", "package": "points_500"}
+    package |= {"gateway": "alipay", "method": "qr", "currency": "CNY"}
+    subscription = await active(shop)
+    changed = {"tier": "PREMIUM", "cycle": "monthly"}
+    asked_for = {
+        "/create": order(),
+        "/points/purchase": package,
+        "/subscription": wanted(user_id="user_1"),
+        f"/subscription/{subscription['id']}/change": changed,
+    }
+    first = {path: await shop.post(path, body, key=path) for path, body in asked_for.items()}
+    assert {answer.status_code for answer in first.values()} == {200, 201}
+
+    def gone(*_: object, **__: object) -> None:
+        raise InvalidRequest("it is not offered")
+
+    monkeypatch.setattr(Offers, "order", gone)
+    monkeypatch.setattr(Offers, "purchase", gone)
+    monkeypatch.setattr(inputs, "start_of", gone)
+    monkeypatch.setattr(inputs, "change_of", gone)
+    for path, body in asked_for.items():
+        again = await shop.post(path, body, key=path)
+        assert again.content == first[path].content
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert (await shop.post(path, body, key="another")).status_code == 422
+        assert (await shop.post(path, body | {"user_id": "user_2"}, key=path)).status_code == 422
+
+
+async def test_a_repeat_of_what_is_not_offered_any_more_joins_what_is_under_way(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first answer was lost before it could be kept."""
+    subscription = await active(shop)
+    asked_for = {
+        "/create": order(),
+        "/subscription": wanted(user_id="user_1"),
+        f"/subscription/{subscription['id']}/change": {"tier": "PREMIUM", "cycle": "monthly"},
+    }
+    first = {path: await shop.post(path, body, key=path) for path, body in asked_for.items()}
+    async with shop.stack.context.database.begin() as work:
+        await work.connection.execute(update(claims).values(answer_status=None, answer_body=None))
+
+    def gone(*_: object, **__: object) -> None:
+        raise InvalidRequest("it is not offered")
+
+    monkeypatch.setattr(Offers, "order", gone)
+    monkeypatch.setattr(inputs, "start_of", gone)
+    monkeypatch.setattr(inputs, "change_of", gone)
+    for path, body in asked_for.items():
+        again = await shop.post(path, body, key=path)
+        assert again.status_code == first[path].status_code, again.text
+        assert again.json()["id"] == first[path].json()["id"]
 
 
 @pytest.mark.parametrize(
