@@ -1,9 +1,10 @@
 """Attempts: the orders placed for a payment at its gateways, one after the other."""
 
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import DateTime, Update, bindparam, case, func, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,6 +13,10 @@ from billing.payment import AttemptState, GatewayName, PaymentMethod
 from runtime.cipher import Cipher
 from storage.payment_rows import AttemptDetails, seal_details
 from storage.tables import payment_attempts, payments
+
+_HOLD: Final = (
+    select(payments.c.id).where(payments.c.id == bindparam("of_payment")).with_for_update()
+)
 
 
 class Attempts:
@@ -26,9 +31,7 @@ class Attempts:
         """Lock the payment before its attempts or refunds are written: in that order everywhere,
         so that two transactions wait for each other and never deadlock."""
         if payment_id not in self._held:
-            await self._connection.execute(
-                select(payments.c.id).where(payments.c.id == payment_id).with_for_update()
-            )
+            await self._connection.execute(_HOLD, {"of_payment": payment_id})
             self.note_held(payment_id)
 
     def note_held(self, payment_id: str) -> None:
@@ -104,24 +107,34 @@ class Attempts:
             values["gateway_status"] = gateway_status
         if reference is not None:
             values["reference"] = reference
-        if opened:
-            values["opened_at"] = func.coalesce(payment_attempts.c.opened_at, now)
-        if state is not None:
-            keeps = [AttemptState.PAID.value]
-            if state is not AttemptState.PAID:
-                keeps.append(AttemptState.DEAD.value)
-            values["state"] = case(
-                (payment_attempts.c.state.in_(keeps), payment_attempts.c.state),
-                else_=state.value,
-            )
         await self._connection.execute(
-            update(payment_attempts)
-            .where(
-                payment_attempts.c.payment_id == payment_id,
-                payment_attempts.c.attempt == attempt,
-            )
-            .values(**values)
+            _setting(state, opened=opened),
+            {"of_payment": payment_id, "of_attempt": attempt, "now": now, **values},
         )
+
+
+@cache
+def _setting(state: AttemptState | None, *, opened: bool) -> Update:
+    changed: dict[str, Any] = {}
+    if opened:
+        now = bindparam("now", type_=DateTime(timezone=True))
+        changed["opened_at"] = func.coalesce(payment_attempts.c.opened_at, now)
+    if state is not None:
+        keeps = [AttemptState.PAID.value]
+        if state is not AttemptState.PAID:
+            keeps.append(AttemptState.DEAD.value)
+        changed["state"] = case(
+            (payment_attempts.c.state.in_(keeps), payment_attempts.c.state),
+            else_=state.value,
+        )
+    return (
+        update(payment_attempts)
+        .where(
+            payment_attempts.c.payment_id == bindparam("of_payment"),
+            payment_attempts.c.attempt == bindparam("of_attempt"),
+        )
+        .values(changed)
+    )
 
 
 def attempt_values(

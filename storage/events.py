@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, exists, func, insert, select, text
+from sqlalchemy import RowMapping, bindparam, exists, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import InvalidRequest
@@ -45,6 +45,14 @@ _PLACE: Final = text(
     FROM waiting
     WHERE events.position = waiting.position
     """
+)
+
+
+# Statements of every payment's way are built once: to build one takes longer than to send it.
+_APPEND: Final = insert(events).values(
+    sequence=select(func.coalesce(func.max(events.c.sequence), 0) + 1)
+    .where(events.c.object_id == bindparam("of_object"))
+    .scalar_subquery()
 )
 
 
@@ -83,13 +91,9 @@ class Events:
         Without that lock two transactions may take the same number, and one fails at the unique
         key rather than put the object's events out of order.
         """
-        last = (
-            select(func.coalesce(func.max(events.c.sequence), 0) + 1)
-            .where(events.c.object_id == object_id)
-            .scalar_subquery()
-        )
-        values = event_values(object_id, application, type, data, now)
-        await self._connection.execute(insert(events).values(**values, sequence=last))
+        values = event_values(object_id, type, data, now)
+        named = {"of_object": object_id, "application": application, **values}
+        await self._connection.execute(_APPEND, named)
 
     async def after(self, *, application: str, cursor: str | None, limit: int) -> EventPage:
         """Events oldest first, from just behind `cursor`; the last one's own is the next.
@@ -128,14 +132,11 @@ class Events:
         return placed.rowcount < PLACED_AT_ONCE
 
 
-def event_values(
-    object_id: str, application: str, type: str, data: dict[str, Any], now: datetime
-) -> dict[str, Any]:
-    """An event's columns, but for its number among the object's own."""
+def event_values(object_id: str, type: str, data: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """An event's columns, but for its application and its number among the object's own."""
     return {
         "id": make_id(EVENT, time.time_ns() // 1_000_000, secrets.token_bytes(10)),
         "object_id": object_id,
-        "application": application,
         "type": type,
         "data": data,
         "effective_at": now,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import RowMapping, func, select, update
+from sqlalchemy import RowMapping, Text, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,10 +21,22 @@ _BODY: Final = "webhook_inbox.body"
 FIRST_TRY_BY_LOOP: Final = timedelta(seconds=3)
 _LONGEST_BACK_OFF_SECONDS: Final = 600
 
+_STORE: Final = (
+    insert(inbox).on_conflict_do_nothing(index_elements=["gateway", "event_id"]).returning(inbox)
+)
+_MARK: Final = (
+    update(inbox)
+    .where(inbox.c.id == bindparam("of_entry"), inbox.c.outcome.is_(None))
+    .values(
+        payment_id=func.coalesce(inbox.c.payment_id, bindparam("of_payment", type_=Text())),
+        method_id=func.coalesce(inbox.c.method_id, bindparam("of_method", type_=Text())),
+    )
+)
+
 
 class InboxOutcome(StrEnum):
-    """UNMATCHED: no such payment; others may share the merchant account. IGNORED: about no
-    payment at all."""
+    """DELIVERED: a workflow knows of it, or the record says the same. UNMATCHED: no such payment;
+    others may share the merchant account. IGNORED: about no payment at all."""
 
     DELIVERED = "delivered"
     UNMATCHED = "unmatched"
@@ -80,25 +92,23 @@ class Inbox:
         parsed = parse_attempt_number(number) if number is not None else None
         is_ours = refund_number is not None and is_refund_id(refund_number)
         inserted = await self._connection.execute(
-            insert(inbox)
-            .values(
-                gateway=gateway.value,
-                event_id=event_id,
-                event_type=event_type,
-                number=number,
-                payment_id=parsed[0] if parsed is not None else None,
-                refund_id=refund_number if is_ours else None,
-                disputed_reference=disputed_reference,
-                foreign_refund=foreign_refund,
-                refunded_reference=refunded_reference,
-                method_id=parse_mandate_number(mandate_number) if mandate_number else None,
-                mandate_reference=mandate_reference,
-                body=self._cipher.seal(body, _BODY),
-                received_at=now,
-                next_try_at=now + FIRST_TRY_BY_LOOP,
-            )
-            .on_conflict_do_nothing(index_elements=["gateway", "event_id"])
-            .returning(inbox)
+            _STORE,
+            {
+                "gateway": gateway.value,
+                "event_id": event_id,
+                "event_type": event_type,
+                "number": number,
+                "payment_id": parsed[0] if parsed is not None else None,
+                "refund_id": refund_number if is_ours else None,
+                "disputed_reference": disputed_reference,
+                "foreign_refund": foreign_refund,
+                "refunded_reference": refunded_reference,
+                "method_id": parse_mandate_number(mandate_number) if mandate_number else None,
+                "mandate_reference": mandate_reference,
+                "body": self._cipher.seal(body, _BODY),
+                "received_at": now,
+                "next_try_at": now + FIRST_TRY_BY_LOOP,
+            },
         )
         row = inserted.mappings().first()
         return None if row is None else _entry(row)
@@ -138,14 +148,14 @@ class Inbox:
     ) -> None:
         """Settle an entry; `payment_id` or `method_id` is what it turned out to be about."""
         await self._connection.execute(
-            update(inbox)
-            .where(inbox.c.id == entry_id, inbox.c.outcome.is_(None))
-            .values(
-                outcome=outcome.value,
-                settled_at=now,
-                payment_id=func.coalesce(inbox.c.payment_id, payment_id),
-                method_id=func.coalesce(inbox.c.method_id, method_id),
-            )
+            _MARK,
+            {
+                "of_entry": entry_id,
+                "of_payment": payment_id,
+                "of_method": method_id,
+                "outcome": outcome.value,
+                "settled_at": now,
+            },
         )
 
     async def foreign_refunds(self, gateway: GatewayName, number: str, payment_id: str) -> set[str]:

@@ -30,6 +30,8 @@ _NEXT_ACTION: Final[TypeAdapter[NextAction]] = TypeAdapter(NextAction)
 ATTEMPT_PREFIX: Final = "attempt__"
 MANDATE_PREFIX: Final = "mandate__"
 NEEDS_ATTENTION: Final = "needs_attention"
+UNTRUSTED: Final = "untrusted: "
+"""Before the reason, in place of a gateway's word about an attempt that was not believed."""
 _ORDER_PURPOSE: Final = "payments.order_document"
 
 
@@ -58,6 +60,12 @@ class AttemptRecord:
     expires_at: datetime
     opened_at: datetime | None
     details: AttemptDetails | None = None
+
+    @property
+    def mistrusted_for(self) -> str | None:
+        """The reason for which the gateway's last answer about it was not believed, if so."""
+        word = self.gateway_status or ""
+        return word.removeprefix(UNTRUSTED) if word.startswith(UNTRUSTED) else None
 
 
 @dataclass(frozen=True)

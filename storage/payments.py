@@ -5,21 +5,9 @@ that stands afterwards, whoever wrote it.
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import (
-    CTE,
-    ColumnElement,
-    Select,
-    Table,
-    exists,
-    func,
-    insert,
-    literal,
-    select,
-    update,
-)
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import PaymentNotFound
@@ -36,15 +24,11 @@ from billing.payment import (
 )
 from runtime.cipher import Cipher
 from storage.attempts import Attempts, attempt_values
+from storage.columns import named_values
 from storage.events import Events, event_values
-from storage.method_rows import MANDATE_COLUMNS
-from storage.method_tables import payment_methods
 from storage.paging import Page
 from storage.payment_pages import page_of_payments
 from storage.payment_rows import (
-    ATTEMPT_PREFIX,
-    MANDATE_PREFIX,
-    NEEDS_ATTENTION,
     AttemptRecord,
     PaymentRecord,
     event_data_of,
@@ -52,10 +36,15 @@ from storage.payment_rows import (
     seal_next_action,
     seal_order,
 )
+from storage.payment_statements import (
+    FIND_PAYMENT,
+    FIND_PAYMENT_OF_APPLICATION,
+    WRITE_PAYMENT,
+    inserting,
+)
 from storage.tables import (
     IS_OPEN,
     IS_UNFINISHED,
-    attention,
     customers,
     events,
     payment_attempts,
@@ -63,21 +52,6 @@ from storage.tables import (
 )
 
 __all__ = ["AttemptRecord", "PaymentRecord", "Payments"]
-
-
-_RECORD: Final = (
-    select(
-        payments,
-        exists()
-        .where(attention.c.payment_id == payments.c.id, attention.c.resolved_at.is_(None))
-        .label(NEEDS_ATTENTION),
-        *(column.label(f"{ATTEMPT_PREFIX}{column.name}") for column in payment_attempts.c),
-        *(payment_methods.c[name].label(f"{MANDATE_PREFIX}{name}") for name in MANDATE_COLUMNS),
-    )
-    .join_from(payments, payment_attempts, payment_attempts.c.payment_id == payments.c.id)
-    .outerjoin(payment_methods, payment_methods.c.id == payments.c.payment_method_id)
-    .order_by(payment_attempts.c.attempt)
-)
 
 
 class Payments:
@@ -97,50 +71,35 @@ class Payments:
 
         One statement, all or nothing also outside a transaction.
         """
-        inserted = (
-            postgresql.insert(payments)
-            .values(
-                id=order.payment_id,
-                application=order.application,
-                type=order.type.value,
-                status=PaymentStatus.CREATED.value,
-                user_id=order.user_id,
-                amount_minor=order.amount_minor,
-                currency=order.currency,
-                gateway=order.gateway.value,
-                method=order.method.value,
-                description=order.description,
-                metadata=order.metadata,
-                attempt=1,
-                order_document=seal_order(self._cipher, order),
-                payment_method_id=order.payment_method_id,
-                created_at=order.created_at,
-                updated_at=now,
-                expires_at=order.expires_at,
-            )
-            .on_conflict_do_nothing()
-            .returning(payments.c.id)
-            .cte("inserted")
-        )
+        row = {
+            "id": order.payment_id,
+            "application": order.application,
+            "type": order.type.value,
+            "status": PaymentStatus.CREATED.value,
+            "user_id": order.user_id,
+            "amount_minor": order.amount_minor,
+            "currency": order.currency,
+            "gateway": order.gateway.value,
+            "method": order.method.value,
+            "description": order.description,
+            "metadata": order.metadata,
+            "attempt": 1,
+            "order_document": seal_order(self._cipher, order),
+            "payment_method_id": order.payment_method_id,
+            "created_at": order.created_at,
+            "updated_at": now,
+            "expires_at": order.expires_at,
+        }
         attempt = attempt_values(
             order.payment_id, 1, order.gateway, order.method, order.expires_at, now
         )
-        with_attempt = (
-            insert(payment_attempts).from_select(*_if_any(inserted, payment_attempts, attempt))
-        ).cte("with_attempt")
         customer = {
             "application": order.application,
             "user_id": order.user_id,
             "created_at": order.created_at,
         }
-        with_customer = (
-            postgresql.insert(customers)
-            .from_select(*_if_any(inserted, customers, customer))
-            .on_conflict_do_nothing()
-        ).cte("with_customer")
         created = event_values(
             order.payment_id,
-            order.application,
             "payment.created",
             {
                 "status": PaymentStatus.CREATED.value,
@@ -151,11 +110,11 @@ class Payments:
                 "user_id": order.user_id,
             },
             now,
-        )
+        ) | {"application": order.application, "sequence": 1}
+        named = {payments: row, payment_attempts: attempt, customers: customer, events: created}
         await self._connection.execute(
-            insert(events)
-            .from_select(*_if_any(inserted, events, {**created, "sequence": 1}))
-            .add_cte(with_attempt, with_customer)
+            inserting(*(tuple(values) for values in named.values())),
+            named_values(named),
         )
         record = await self.find(order.payment_id)
         assert record is not None, "a row that was just inserted, or was there before"
@@ -168,10 +127,9 @@ class Payments:
         if lock:
             # A statement of its own: the next one sees what was committed while it waited.
             await self.hold(payment_id)
-        query = _RECORD.where(payments.c.id == payment_id)
-        if application is not None:
-            query = query.where(payments.c.application == application)
-        rows = (await self._connection.execute(query)).mappings().all()
+        named = {"of_id": payment_id, "of_application": application}
+        query = FIND_PAYMENT if application is None else FIND_PAYMENT_OF_APPLICATION
+        rows = (await self._connection.execute(query, named)).mappings().all()
         return record_of(rows, self._cipher) if rows else None
 
     async def record_opened(
@@ -352,13 +310,14 @@ class Payments:
         before: list[PaymentStatus],
     ) -> PaymentStatus:
         changed = await self._connection.execute(
-            update(payments)
-            .where(
-                payments.c.id == payment_id,
-                payments.c.status.in_([status.value for status in before]),
-            )
-            .values(status=to.value, updated_at=_not_before(now), **values)
-            .returning(payments)
+            WRITE_PAYMENT,
+            {
+                "of_id": payment_id,
+                "before": [status.value for status in before],
+                "now": now,
+                "status": to.value,
+                **values,
+            },
         )
         row = changed.mappings().first()
         if row is None:
@@ -380,12 +339,6 @@ class Payments:
         if status is None:
             raise PaymentNotFound(f"there is no row of payment {payment_id}")
         return PaymentStatus(status)
-
-
-def _if_any(rows: CTE, table: Table, values: dict[str, Any]) -> tuple[list[str], Select[Any]]:
-    """Columns, and one row of values for each of `rows`: of none there, nothing is inserted."""
-    typed = [literal(value, table.c[column].type) for column, value in values.items()]
-    return list(values), select(*typed).select_from(rows)
 
 
 def _not_before(now: datetime) -> ColumnElement[datetime]:

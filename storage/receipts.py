@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import RowMapping, select
 from sqlalchemy.dialects.postgresql import insert
@@ -9,6 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.payment import GatewayName
 from storage.tables import payment_attempts, receipts
+
+_RECORD: Final = (
+    insert(receipts)
+    .on_conflict_do_nothing(index_elements=["payment_id", "attempt"])
+    .returning(receipts.c.attempt)
+)
 
 
 @dataclass(frozen=True)
@@ -53,20 +60,18 @@ class Receipts:
         of a payment is to be kept. None of these may be papered over.
         """
         inserted = await self._connection.execute(
-            insert(receipts)
-            .values(
-                payment_id=payment_id,
-                attempt=attempt,
-                gateway=gateway.value,
-                gateway_reference=receipt_reference,
-                amount_minor=amount_minor,
-                currency=currency,
-                kept=kept,
-                paid_at=paid_at,
-                effective_at=now,
-            )
-            .on_conflict_do_nothing(index_elements=["payment_id", "attempt"])
-            .returning(receipts.c.attempt)
+            _RECORD,
+            {
+                "payment_id": payment_id,
+                "attempt": attempt,
+                "gateway": gateway.value,
+                "gateway_reference": receipt_reference,
+                "amount_minor": amount_minor,
+                "currency": currency,
+                "kept": kept,
+                "paid_at": paid_at,
+                "effective_at": now,
+            },
         )
         if inserted.first() is not None:
             return True

@@ -1,7 +1,7 @@
 """Subscriptions, written by their own process alone: each write names the version before it."""
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import and_, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -12,7 +12,8 @@ from billing.identifiers import is_subscription_id
 from billing.subscription import Subscription, SubscriptionStatus, sources_of
 from billing.subscription_messages import ChargeStatus, SubscriptionStart, WriteSubscription
 from runtime.cipher import Cipher
-from storage.events import Events
+from storage.columns import named_values
+from storage.events import Events, event_values
 from storage.method_tables import payment_methods
 from storage.paging import Page
 from storage.subscription_rows import (
@@ -25,12 +26,17 @@ from storage.subscription_rows import (
     seal_start,
     state_of,
 )
+from storage.subscription_statements import (
+    FIND_SUBSCRIPTION,
+    FIND_SUBSCRIPTION_OF_APPLICATION,
+    writing,
+)
 from storage.subscription_tables import (
     IS_SUBSCRIPTION_UNFINISHED,
     subscription_charges,
     subscriptions,
 )
-from storage.tables import customers
+from storage.tables import customers, events
 
 __all__ = ["SubscriptionRecord", "Subscriptions", "WriterLost"]
 
@@ -126,19 +132,20 @@ class Subscriptions:
     async def find(
         self, subscription_id: str, application: str | None = None
     ) -> SubscriptionRecord | None:
-        query = RECORD.where(subscriptions.c.id == subscription_id)
-        if application is not None:
-            query = query.where(subscriptions.c.application == application)
-        row = (await self._connection.execute(query)).mappings().first()
+        named = {"of_id": subscription_id, "of_application": application}
+        query = FIND_SUBSCRIPTION if application is None else FIND_SUBSCRIPTION_OF_APPLICATION
+        row = (await self._connection.execute(query, named)).mappings().first()
         return None if row is None else record_of(row, self._cipher)
 
     async def write(self, step: WriteSubscription) -> None:
-        """Write one step and its event; a repeat changes nothing.
+        """Write one step and its event; a repeat changes nothing. A charge is closed in one step,
+        and another opened in a later one.
 
-        Raises SubscriptionNotFound, and WriterLost where another step stands in its place.
+        One statement, all or nothing also outside a transaction. Raises SubscriptionNotFound, and
+        WriterLost where another step stands in its place.
         """
-        after, subscription_id = step.subscription, step.subscription.id
-        is_charged = step.opened is not None
+        after, is_charged = step.subscription, step.opened is not None
+        assert not (is_charged and step.closed), "a charge is closed before another is opened"
         values = state_of(after, step.debt) | {
             "version": step.version + 1,
             "next_at": step.next_at,
@@ -147,38 +154,24 @@ class Subscriptions:
         }
         if is_charged or step.closed is not None:
             values["has_open_charge"] = is_charged
-        changed = await self._connection.execute(
-            update(subscriptions)
-            .where(
-                subscriptions.c.id == subscription_id,
-                subscriptions.c.version == step.version,
-                subscriptions.c.status.in_(
-                    [status.value for status in {after.status, *sources_of(after.status)}]
-                ),
-            )
-            .values(**values)
-            .returning(subscriptions.c.application)
-        )
-        application = changed.scalar()
-        if application is None:
-            await self._require_repeat(step)
-            return
-        if step.closed is not None:
-            await self._connection.execute(
-                update(subscription_charges)
-                .where(
-                    subscription_charges.c.subscription_id == subscription_id,
-                    subscription_charges.c.status == ChargeStatus.OPEN.value,
-                )
-                .values(status=step.closed.value, ended_at=step.now)
-            )
+        charge: dict[str, Any] = {}
         if step.opened is not None:
-            await self._connection.execute(
-                insert(subscription_charges).values(**charge_of(subscription_id, step.opened))
-            )
-        await self._events.append(
-            subscription_id, application, step.event, event_data_of(after) | step.data, step.now
+            charge = charge_of(after.id, step.opened)
+        elif step.closed is not None:
+            charge = {"status": step.closed.value, "ended_at": step.now}
+        event = event_values(after.id, step.event, event_data_of(after) | step.data, step.now)
+        named = {subscriptions: values, subscription_charges: charge, events: event}
+        written = await self._connection.execute(
+            writing(tuple(values), tuple(charge), tuple(event), closes=step.closed is not None),
+            {
+                "of_id": after.id,
+                "of_version": step.version,
+                "before": [status.value for status in {after.status, *sources_of(after.status)}],
+                **named_values(named),
+            },
         )
+        if written.first() is None:
+            await self._require_repeat(step)
 
     async def paid(self, subscription_id: str) -> list[str]:
         """The payments that paid for it, the newest first."""
@@ -191,19 +184,6 @@ class Subscriptions:
             .order_by(subscription_charges.c.number.desc())
         )
         return list(rows.scalars())
-
-    async def was_charged(self, subscription_id: str, method_id: str) -> bool:
-        """Whether a charge of it was paid by that saved method."""
-        rows = await self._connection.execute(
-            select(subscription_charges.c.payment_id)
-            .where(
-                subscription_charges.c.subscription_id == subscription_id,
-                subscription_charges.c.status == ChargeStatus.PAID.value,
-                subscription_charges.c.charge["method_id"].astext == method_id,
-            )
-            .limit(1)
-        )
-        return rows.first() is not None
 
     async def page(
         self, *, application: str, user_id: str, limit: int, cursor: str | None

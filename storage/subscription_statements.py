@@ -1,0 +1,69 @@
+"""The statements of every subscription's way, built once: see `payment_statements`."""
+
+from functools import cache
+from typing import Final
+
+from sqlalchemy import Insert, Text, any_, bindparam, func, insert, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from billing.subscription_messages import ChargeStatus
+from storage.columns import named
+from storage.subscription_rows import RECORD
+from storage.subscription_tables import subscription_charges, subscriptions
+from storage.tables import events
+
+FIND_SUBSCRIPTION: Final = RECORD.where(subscriptions.c.id == bindparam("of_id"))
+FIND_SUBSCRIPTION_OF_APPLICATION: Final = FIND_SUBSCRIPTION.where(
+    subscriptions.c.application == bindparam("of_application")
+)
+
+
+@cache
+def writing(
+    row: tuple[str, ...], charge: tuple[str, ...], event: tuple[str, ...], *, closes: bool
+) -> Insert:
+    """A step that writes those columns of the row, its event, and those of a charge: of the open
+    one where it `closes` that, else of a new one, if any. Nothing where another step was written
+    since."""
+    written = (
+        update(subscriptions)
+        .where(
+            subscriptions.c.id == bindparam("of_id"),
+            subscriptions.c.version == bindparam("of_version"),
+            subscriptions.c.status == any_(bindparam("before", type_=ARRAY(Text()))),
+        )
+        .values({column: named(subscriptions, column) for column in row})
+        .returning(subscriptions.c.id, subscriptions.c.application)
+        .cte("written")
+    )
+    charged = {column: named(subscription_charges, column) for column in charge}
+    sequence = (
+        select(func.coalesce(func.max(events.c.sequence), 0) + 1)
+        .where(events.c.object_id == bindparam("of_id"))
+        .scalar_subquery()
+    )
+    row_of_event = [*(named(events, column) for column in event), written.c.application, sequence]
+    told = (
+        insert(events)
+        .from_select(
+            [*event, "application", "sequence"], select(*row_of_event).select_from(written)
+        )
+        .returning(events.c.position)
+    )
+    if closes:
+        return told.add_cte(
+            update(subscription_charges)
+            .where(
+                subscription_charges.c.subscription_id == written.c.id,
+                subscription_charges.c.status == ChargeStatus.OPEN.value,
+            )
+            .values(charged)
+            .cte("closed")
+        )
+    if charged:
+        return told.add_cte(
+            insert(subscription_charges)
+            .from_select(list(charged), select(*charged.values()).select_from(written))
+            .cte("opened")
+        )
+    return told
