@@ -53,6 +53,10 @@ Role = Literal["all", "core", "gateways"]
 GRACEFUL_SHUTDOWN: Final = timedelta(seconds=35)
 STICKY_SCHEDULE_TO_START: Final = timedelta(seconds=2)
 
+# A thousand renewals due together are two thousand workflows awake at once; what the cache cannot
+# hold is replayed at each wake (docs/decisions/0013).
+CACHED_WORKFLOWS: Final = 3000
+
 # Five pollers at the default ratio leave one for new workflows, which then wait seconds for their
 # first task; ten with a larger share of fresh ones keep the tail short (docs/decisions/0007).
 POLLERS: Final = PollerBehaviorSimpleMaximum(maximum=10)
@@ -89,7 +93,7 @@ def build_workers(
     role: Role = "all",
     *,
     interceptors: Sequence[Interceptor] = (),
-    max_cached_workflows: int = 1000,
+    max_cached_workflows: int = CACHED_WORKFLOWS,
 ) -> list[Worker]:
     """The workers of one role, wired and not yet running. `interceptors` act within our own.
 

@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +29,7 @@ from benchmarks.progress import Progress
 from embedded.errors import StackRefused
 from embedded.options import StackOptions
 from embedded.stack import Stack, interruptible
+from runtime.ending import run_and_leave
 
 RESULTS: Final = Path(__file__).with_name("results.json")
 
@@ -45,43 +46,61 @@ def main() -> None:
     parser.add_argument(
         "part",
         nargs="?",
-        choices=["refunds", "record", "points", "renewals"],
-        help="measure this part alone",
+        choices=["refunds", *_PARTS],
+        help="measure this part alone; refunds are a part of payments, and kept with them only",
     )
     given = parser.parse_args()
     quick: bool = given.quick
     console = Console(soft_wrap=True)
     try:
-        match given.part:
-            case "refunds":
-                report.show_refunds(_found(console, measure_refunds_alone, quick=quick), console)
-            case "record":
-                _keep_part("record", record.document(_grown(console, quick=quick)), console, quick)
-            case "points":
-                _keep_part("points", points.document(_spent(console, quick=quick)), console, quick)
-            case "renewals":
-                document = renewals.document(_renewed(console, quick=quick))
-                _keep_part("renewals", document, console, quick)
-            case _:
-                _everything(console, quick=quick)
+        if given.part == "refunds":
+            report.show_refunds(_found(console, measure_refunds_alone, quick=quick), console)
+        elif given.part is not None:
+            _PARTS[given.part](console, quick)
+        else:
+            _everything(console, quick=quick)
     except (StackRefused, RunFailed) as problem:
         sys.exit(f"everbill bench: {problem}")
 
 
 def _everything(console: Console, *, quick: bool) -> None:
+    """Each part is kept as soon as it is there: one that fails takes nothing from the others."""
+    for part in _PARTS.values():
+        part(console, quick)
+
+
+def _payments(console: Console, quick: bool) -> None:
     here = machine.describe()
     found = _found(console, measure, quick=quick)
     report.show(found, _plan(quick=quick), console)
-    spent = _spent(console, quick=quick)
-    renewed = _renewed(console, quick=quick)
-    grown = _grown(console, quick=quick)
-    if not quick:
-        parts = {
-            "points": points.document(spent),
-            "renewals": renewals.document(renewed),
-            "record": record.document(grown),
-        }
-        _keep({**report.document(found, _plan(quick=quick), here), **parts}, console)
+    _keep(report.document(found, _plan(quick=quick), here), console, quick)
+
+
+def _points(console: Console, quick: bool) -> None:
+    spent = _alone(console, partial(points.measured, quick=quick))
+    points.show(spent, console)
+    _keep({"points": points.document(spent)}, console, quick)
+
+
+def _renewals(console: Console, quick: bool) -> None:
+    renewed = _alone(console, partial(renewals.measured, quick=quick))
+    renewals.show(renewed, console)
+    _keep({"renewals": renewals.document(renewed)}, console, quick)
+
+
+def _record(console: Console, quick: bool) -> None:
+    large = record.LARGE // 10 if quick else record.LARGE
+    grown = _alone(console, partial(record.measured, large=large))
+    record.show(grown, console, large=large)
+    _keep({"record": record.document(grown)}, console, quick)
+
+
+_PARTS: Final[Mapping[str, Callable[[Console, bool], None]]] = {
+    "payments": _payments,
+    "points": _points,
+    "renewals": _renewals,
+    "record": _record,
+}
 
 
 def _plan(*, quick: bool) -> Plan:
@@ -100,31 +119,6 @@ def _found(console: Console, course: Course, *, quick: bool) -> Measured:
         f" {time.monotonic() - began:.0f} s in all"
     )
     return found
-
-
-def _keep_part(name: str, document: dict[str, object], console: Console, quick: bool) -> None:
-    if not quick:
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        _keep({**kept, name: document}, console)
-
-
-def _spent(console: Console, *, quick: bool) -> list[points.SpendPace]:
-    spent = _alone(console, partial(points.measured, quick=quick))
-    points.show(spent, console)
-    return spent
-
-
-def _renewed(console: Console, *, quick: bool) -> renewals.Renewed:
-    renewed = _alone(console, partial(renewals.measured, quick=quick))
-    renewals.show(renewed, console)
-    return renewed
-
-
-def _grown(console: Console, *, quick: bool) -> list[record.Grown]:
-    large = record.LARGE // 10 if quick else record.LARGE
-    grown = _alone(console, partial(record.measured, large=large))
-    record.show(grown, console, large=large)
-    return grown
 
 
 def _alone(
@@ -148,9 +142,12 @@ def _announcing(console: Console) -> Announce:
     return announce
 
 
-def _keep(results: dict[str, object], console: Console) -> None:
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    console.print("kept in benchmarks/results.json")
+def _keep(results: dict[str, object], console: Console, quick: bool) -> None:
+    """Put them in the place of what was found of the same before."""
+    if not quick:
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps({**kept, **results}, indent=2) + "\n")
+        console.print("kept in benchmarks/results.json")
 
 
 async def _measured(
@@ -198,4 +195,4 @@ def _shown(console: Console) -> Iterator[Progress]:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_leave(main)

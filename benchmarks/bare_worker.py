@@ -27,7 +27,7 @@ from runtime.cipher import Cipher
 from runtime.logs import configure_logs
 from runtime.settings import Settings, load_settings
 from runtime.temporal import connect
-from worker import POLLERS, STICKY_RATIO, STICKY_SCHEDULE_TO_START, sandboxed
+from worker import CACHED_WORKFLOWS, POLLERS, STICKY_RATIO, STICKY_SCHEDULE_TO_START, sandboxed
 
 READY_FILE: Final = "BENCHMARK_READY_FILE"
 
@@ -46,6 +46,7 @@ def build_workers(client: Client, settings: Settings) -> list[Worker]:
             workflow_task_poller_behavior=POLLERS,
             nonsticky_to_sticky_poll_ratio=STICKY_RATIO,
             sticky_queue_schedule_to_start_timeout=STICKY_SCHEDULE_TO_START,
+            max_cached_workflows=CACHED_WORKFLOWS,
         ),
         *(
             Worker(
@@ -67,6 +68,7 @@ def build_workers(client: Client, settings: Settings) -> list[Worker]:
             activity_task_poller_behavior=POLLERS,
             nonsticky_to_sticky_poll_ratio=STICKY_RATIO,
             sticky_queue_schedule_to_start_timeout=STICKY_SCHEDULE_TO_START,
+            max_cached_workflows=CACHED_WORKFLOWS,
         ),
     ]
 

@@ -50,7 +50,7 @@ class RenewalPlan:
     open: tuple[int, ...]
 
 
-FULL: Final = RenewalPlan(("bare", "ours"), 1_000, (1_000, 10_000))
+FULL: Final = RenewalPlan(("bare", "ours", "ours", "bare"), 1_000, (1_000, 10_000))
 QUICK: Final = RenewalPlan(("bare", "ours"), 100, (100, 300))
 
 
