@@ -24,11 +24,13 @@ from billing.messages import (
     RefundAfterInput,
 )
 from billing.method_messages import METHOD_AFTER_WORKFLOW, MethodAfterInput
-from billing.payment import GatewayName
+from billing.payment import GatewayName, PaymentStatus
+from gateways.gateway import PAID_EVENTS
 from runtime import attributes
 from runtime.queues import CORE
 from storage.database import Database
 from storage.inbox import InboxEntry, InboxOutcome
+from storage.payment_rows import PaymentRecord
 
 _SIGNAL_TIMEOUT: Final = timedelta(seconds=5)
 _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
@@ -95,12 +97,19 @@ class Delivery:
         return len(entries)
 
     async def observe(
-        self, payment_id: str, report: GatewayReport, reporter: GatewayName | None = None
+        self,
+        payment_id: str,
+        report: GatewayReport,
+        reporter: GatewayName | None = None,
+        *,
+        told_paid: str | None = None,
     ) -> InboxOutcome | None:
         """Have the gateways asked about a payment: by its workflow, or by one for afterwards, which
         begins with the `reporter`, else with the one that the payment is at.
 
-        None while the payment is claimed but not yet there. Raises RPCError.
+        `told_paid` is the number of the order where the report says no more than that it is paid:
+        once the record says the same, nobody is asked. None while the payment is claimed but not
+        yet there. Raises RPCError.
         """
         handle = self._client.get_workflow_handle(payment_id)
         try:
@@ -110,7 +119,7 @@ class Delivery:
                 raise
         else:
             return InboxOutcome.DELIVERED
-        return await self._observe_afterwards(payment_id, report, reporter)
+        return await self._observe_afterwards(payment_id, report, reporter, told_paid)
 
     async def _matched(self, entry: InboxEntry) -> InboxEntry:
         """The entry with the payment whose money is disputed, or refunded elsewhere: nobody can do
@@ -137,7 +146,9 @@ class Delivery:
         if entry.refund_id is not None:
             return await self.observe_refund(entry.refund_id, report)
         if entry.payment_id is not None:
-            return await self.observe(entry.payment_id, report, entry.gateway)
+            return await self.observe(
+                entry.payment_id, report, entry.gateway, told_paid=_told_paid(entry)
+            )
         if entry.method_id is not None:
             return await self.observe_method(entry.method_id, report)
         named = (entry.disputed_reference, entry.refunded_reference, entry.mandate_reference)
@@ -208,13 +219,19 @@ class Delivery:
         return InboxOutcome.DELIVERED
 
     async def _observe_afterwards(
-        self, payment_id: str, report: GatewayReport, reporter: GatewayName | None
+        self,
+        payment_id: str,
+        report: GatewayReport,
+        reporter: GatewayName | None,
+        told_paid: str | None,
     ) -> InboxOutcome | None:
         async with self._database.single() as work:
             record = await work.payments.find(payment_id)
             claimed = record is None and await work.claims.exists_for(payment_id)
         if record is None:
             return None if claimed else InboxOutcome.UNMATCHED
+        if told_paid is not None and _is_paid_by_it_alone(record, told_paid):
+            return InboxOutcome.DELIVERED
         await self._client.start_workflow(
             AFTER_WORKFLOW,
             AfterInput(payment_id=payment_id, gateway=reporter or record.payment.gateway),
@@ -230,3 +247,15 @@ class Delivery:
             rpc_timeout=_SIGNAL_TIMEOUT,
         )
         return InboxOutcome.DELIVERED
+
+
+def _told_paid(entry: InboxEntry) -> str | None:
+    is_plain = entry.foreign_refund is None and entry.event_type in PAID_EVENTS[entry.gateway]
+    return entry.number if is_plain else None
+
+
+def _is_paid_by_it_alone(record: PaymentRecord, number: str) -> bool:
+    """Whether the order of that number is recorded as paid, and the payment had no other: a second
+    one may have been paid too, and its money be still on its way back."""
+    is_paid = record.payment.status is PaymentStatus.SUCCEEDED
+    return is_paid and [attempt.number for attempt in record.attempts] == [number]

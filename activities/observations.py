@@ -19,7 +19,7 @@ from billing.payment import (
 from gateways.gateway import Observation, ObservedState, Receipt, ReceiptMismatch
 from storage.database import UnitOfWork
 from storage.ledger import Posting
-from storage.payments import AttemptRecord, PaymentRecord
+from storage.payment_rows import UNTRUSTED, AttemptRecord, PaymentRecord
 from storage.points import User
 
 Answer = Observation | AnswerUntrusted
@@ -84,6 +84,7 @@ async def record(
         reference=answer.reference,
         now=now,
     )
+    await _strike_mistrust(work, found, order, now)
     if state is AttemptState.PAID and answer.receipt is not None:
         kept = not (found.payment.status.is_terminal or is_returning)
         await _receive(work, found, order, answer.receipt, now, kept=kept)
@@ -226,6 +227,19 @@ def _is_last_alive(found: PaymentRecord, order: AttemptRecord) -> bool:
     return all(other.attempt == order.attempt for other in found.open_attempts)
 
 
+async def _strike_mistrust(
+    work: UnitOfWork, found: PaymentRecord, order: AttemptRecord, now: datetime
+) -> None:
+    """An answer about an ended payment is believed after all: nobody need look at it, unless the
+    same is said of another of its orders."""
+    reason = order.mistrusted_for
+    if reason is None or not found.payment.status.is_terminal:
+        return
+    others = [one for one in found.attempts if one.attempt != order.attempt]
+    if all(one.mistrusted_for != reason for one in others):
+        await work.attention.resolve(found.payment.id, now, reason)
+
+
 async def _strike_undead(
     work: UnitOfWork, found: PaymentRecord, order: AttemptRecord, now: datetime
 ) -> None:
@@ -264,7 +278,7 @@ async def _park(
 
     An ended payment keeps its status, and the person is called once for what does not change.
     """
-    payment_id, word = found.payment.id, f"untrusted: {reason}"
+    payment_id, word = found.payment.id, f"{UNTRUSTED}{reason}"
     is_ended = found.payment.status.is_terminal
     await work.attempts.set(payment_id, order.attempt, gateway_status=word, now=now)
     if not is_ended:

@@ -6,6 +6,7 @@ No transaction is open while a gateway is called.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -64,7 +65,8 @@ class PaymentActivities(Placing):
                 record = await self._replace(record, attempt, request.now)
                 continue
             if isinstance(outcome, AlreadyOrdered):
-                record = await self._observe(record, attempt, request.now)
+                known = replace(attempt, reference=outcome.reference or attempt.reference)
+                record = await self._observe(record, known, request.now)
                 if record.payment.status is PaymentStatus.CREATED:
                     record = await self._replace(record, attempt, request.now)
                 continue
@@ -186,10 +188,16 @@ class PaymentActivities(Placing):
             outcome = Refused(Failure(code=problem.code, message=problem.detail))
         if not isinstance(outcome, AlreadyOrdered):
             return await self._store_outcome(record, attempt, outcome, now)
+        if outcome.seen is not None:
+            return await self._record(record, attempt, outcome.seen, now)
         async with self.database.begin() as work:
             await work.payments.move(payment_id, PaymentStatus.PROCESSING, now=now)
+            if outcome.reference is not None:
+                await work.attempts.set(
+                    payment_id, attempt.attempt, reference=outcome.reference, now=now
+                )
             record = await found(work, payment_id)
-        return await self._observe(record, attempt, now)
+        return await self._observe(record, record.attempt(attempt.attempt), now)
 
     async def _replace(
         self, record: PaymentRecord, lost: AttemptRecord, now: datetime
@@ -245,19 +253,32 @@ class PaymentActivities(Placing):
             order_of(record, attempt),
             evidence=review.gateway_number if review is not None else None,
         )
+        return await self._record(record, attempt, answer, now, review, is_closing=is_closing)
+
+    async def _record(
+        self,
+        record: PaymentRecord,
+        attempt: AttemptRecord,
+        answer: observations.Answer,
+        now: datetime,
+        review: ReviewDecision | None = None,
+        *,
+        is_closing: bool = False,
+    ) -> PaymentRecord:
+        payment_id = record.payment.id
         async with self.database.begin() as work:
             await observations.record(
                 work,
-                payment_id=record.payment.id,
+                payment_id=payment_id,
                 attempt=attempt.attempt,
                 answer=answer,
-                orders_expire=gateway.capabilities.orders_expire,
+                orders_expire=self.gateway(attempt.gateway).capabilities.orders_expire,
                 now=now,
                 reviewed=review is not None,
                 is_closing=is_closing,
                 is_returning=review is not None and review.action is ReviewAction.RETURN,
             )
-            return await found(work, record.payment.id)
+            return await found(work, payment_id)
 
     async def _insert_missing(self, order: PaymentOrder | None, now: datetime) -> None:
         if order is not None:

@@ -46,6 +46,9 @@ Answer = RefundObservation | AnswerUntrusted
 CONTRADICTED: Final = "refund_contradicted"
 """Why a person is called for: a refund that had failed was made all the same."""
 
+UNPAYABLE: Final = "balance_insufficient"
+"""Why a person is called for: the merchant's balance at the gateway does not cover a refund."""
+
 UNANSWERED: Final = "refund_unanswered"
 """Why a person is called for: nobody knows for long what became of a refund."""
 
@@ -140,7 +143,7 @@ class RefundActivities:
         async with self._database.single() as work:
             await work.attention.raise_(
                 record.refund.payment_id,
-                "balance_insufficient",
+                UNPAYABLE,
                 f"{record.refund.gateway.value} cannot pay refund {record.refund.id} out of the"
                 " merchant's account: top it up there; the refund is repeated by itself",
                 now,

@@ -12,6 +12,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.delivery import Delivery
+from activities.refund import UNANSWERED, UNANSWERED_AFTER, UNPAYABLE
 from billing.errors import (
     MethodNotFound,
     NothingToReturn,
@@ -37,7 +38,7 @@ from storage.database import Database, UnitOfWork
 from storage.inbox import InboxOutcome
 from storage.payments import PaymentRecord
 from storage.receipts import ReceiptRecord
-from storage.refund_rows import request_of
+from storage.refund_rows import RefundRecord, request_of
 
 SWEEP_INTERVAL_SECONDS: Final = 300.0
 _PAGE: Final = 200
@@ -130,13 +131,35 @@ class Resumption:
         refund = record.refund
         if refund.cause is RefundCause.ELSEWHERE:
             return await self._look_elsewhere(refund)
-        if refund.status.has_ended or await self._is_running(refund_id):
+        if refund.status.has_ended:
+            return False
+        await self._call_for_unasked(record)
+        if await self._is_running(refund_id):
             return False
         request = request_of(record, payment.payment.user_id)
         if not await self._start_refund(request, refund.status):
             return False
         log.info("refund_resumed", refund_id=refund_id, status=refund.status.value)
         return True
+
+    async def _call_for_unasked(self, record: RefundRecord) -> None:
+        """Call for a person where the gateway's answer is not there after as long as that may take,
+        and nobody is called for the merchant's balance: its queue may be nobody's."""
+        now, refund = datetime.now(UTC), record.refund
+        if record.asked_at is not None or now - record.ask_at < UNANSWERED_AFTER:
+            return
+        async with self._database.single() as work:
+            waiting = {one.reason for one in await work.attention.open(refund.payment_id)}
+            if UNPAYABLE in waiting:
+                return
+            await work.attention.raise_(
+                refund.payment_id,
+                UNANSWERED,
+                f"{refund.gateway.value} has not answered for {UNANSWERED_AFTER} to refund"
+                f" {refund.id}, or nobody asks it: see that a worker runs that has its keys, and"
+                " look the refund up there; it is asked on by itself",
+                now,
+            )
 
     async def resume_method(self, method_id: str) -> bool:
         """As `resume`, for a saved method: one that waits for consent, has ended here and is still
@@ -207,7 +230,11 @@ class Resumption:
 
     async def give_back(self, payment_id: str, decision: ReviewDecision) -> list[str]:
         """Have all money of an ended payment that was not kept returned once more; the refunds'
-        ids. Raises PaymentNotFound, and NothingToReturn where none is left or on its way."""
+        ids. Where an answer about an attempt was not believed, the gateway is asked again, and
+        what it confirms goes back, whatever was asked for.
+
+        Raises PaymentNotFound, NothingToReturn where none is left or on its way, and RPCError.
+        """
         async with self._database.single() as work:
             record = await work.payments.find(payment_id)
             if record is None:
@@ -222,13 +249,21 @@ class Resumption:
             # A part may have gone back elsewhere, for which the whole could not be returned.
             if done < receipt.amount_minor and not is_under_way:
                 wanted.append(_return_of(record, receipt, len(earlier) + 1, decision))
-        if not wanted:
+        is_mistrusted = any(attempt.mistrusted_for for attempt in record.attempts)
+        if not wanted and not is_mistrusted:
             raise NothingToReturn(
                 f"no money came in for payment {payment_id} that is neither kept nor returned, nor"
                 " on its way back"
             )
         for request in wanted:
             await self._start_refund(request, RefundStatus.PENDING)
+        if is_mistrusted:
+            report = GatewayReport(
+                event_id=f"review/{payment_id}/{datetime.now(UTC).isoformat()}",
+                event_type="review.return",
+                review=decision,
+            )
+            await Delivery(self._client, self._database).observe(payment_id, report)
         return [request.refund_id for request in wanted]
 
     async def _look_elsewhere(self, refund: Refund) -> bool:

@@ -43,7 +43,7 @@ class SwitchActivities(Placing):
                 outcome = AlreadyOrdered()
             if isinstance(outcome, AlreadyOrdered):
                 # Nobody has its instructions: it is watched until it is dead, and never shown.
-                record = await self._give_up(record, attempt, request.now)
+                record = await self._give_up(record, attempt, outcome.reference, request.now)
                 continue
             record = await self._store_switched(record, attempt, outcome, request.now)
             if isinstance(outcome, Refused):
@@ -83,11 +83,15 @@ class SwitchActivities(Placing):
         return record, record.attempt(following)
 
     async def _give_up(
-        self, record: PaymentRecord, attempt: AttemptRecord, now: datetime
+        self, record: PaymentRecord, attempt: AttemptRecord, reference: str | None, now: datetime
     ) -> PaymentRecord:
         async with self.database.begin() as work:
             await work.attempts.set(
-                record.payment.id, attempt.attempt, gateway_status="instructions lost", now=now
+                record.payment.id,
+                attempt.attempt,
+                gateway_status="instructions lost",
+                reference=reference,
+                now=now,
             )
             return await found(work, record.payment.id)
 

@@ -228,13 +228,15 @@ class GatewayReport(Message):
     """A fact from outside: a webhook's id and type, never its body.
 
     `is_dispute` tells that it speaks of a dispute, `is_refund` of a refund made elsewhere, after
-    which a query alone does not ask.
+    which a query alone does not ask. `review` is an operator's decision on a payment that has
+    ended: whatever the gateway confirms, though it is not what was asked for, goes back.
     """
 
     event_id: str
     event_type: str
     is_dispute: bool = False
     is_refund: bool = False
+    review: ReviewDecision | None = None
 
 
 class Command(Message):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from billing.charges import Move, Wanted, charging, payment, payment_of
+from billing.charges import Move, Wanted, charging, minimum_of, payment, payment_of
 from billing.decisions import updated
 from billing.dunning import (
     Debt,
@@ -118,7 +118,9 @@ def ahead_due(standing: SubscriptionStanding, terms: SubscriptionTerms) -> datet
 
 def renewal_of(standing: SubscriptionStanding, terms: SubscriptionTerms) -> Decision | None:
     """The renewal that the end of the running period brings, where it costs something."""
-    decision = at_period_end(standing.subscription, minimum=terms.minimum)
+    decision = at_period_end(
+        standing.subscription, minimum=minimum_of(standing.subscription, terms)
+    )
     is_charged = decision.kind is StepKind.RENEWAL and decision.preview.total > 0
     return decision if is_charged else None
 
@@ -150,9 +152,9 @@ def on_time(standing: SubscriptionStanding, terms: SubscriptionTerms, now: datet
         return _dunned(standing, terms, now)
     if found.status is _S.PAUSED:
         ends_at = found.pause and found.pause.ends_at
-        decision = resume(found, ends_at or now, minimum=terms.minimum)
+        decision = resume(found, ends_at or now, minimum=minimum_of(found, terms))
         return _due(found, terms, decision, "subscription.resumed")
-    decision = at_period_end(found, minimum=terms.minimum)
+    decision = at_period_end(found, minimum=minimum_of(found, terms))
     names = {
         StepKind.CANCELLATION: "subscription.canceled",
         StepKind.PAUSE: "subscription.paused",

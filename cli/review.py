@@ -67,8 +67,14 @@ def decide(
             raise PaymentNotFound(f"there is no payment {payment_id}")
         if action is ReviewAction.RETURN and record.payment.status.is_terminal:
             resumption = Resumption(session.client, session.database)
-            for refund_id in await resumption.give_back(payment_id, decision):
+            refund_ids = await resumption.give_back(payment_id, decision)
+            for refund_id in refund_ids:
                 typer.echo(f"{refund_id} gives it back.")
+            if not refund_ids:
+                typer.echo(
+                    "The gateway is asked again, and what it confirms goes back; see"
+                    f" `everbill review list` whether {payment_id} is gone from it."
+                )
             return True
         if record.payment.status is not PaymentStatus.NEEDS_REVIEW:
             raise PaymentNotUnderReview(

@@ -65,7 +65,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class AlreadyOrdered:
-    """The number is in use at the gateway (paid, closed or being paid): query it."""
+    """The number is in use at the gateway (paid, closed or being paid): query it.
+
+    `reference` is as of `Opened`, where the answer told it; `seen` spares the query where the
+    answer itself has told, by all checks of one, that it is paid.
+    """
+
+    reference: str | None = None
+    seen: "Observation | None" = None
 
 
 OpenOutcome = Opened | Refused | AlreadyOrdered
@@ -315,6 +322,13 @@ class Notification:
     mandate_reference: str | None = None
     reply: "Reply | None" = None
 
+
+PAID_EVENTS: Final[Mapping[GatewayName, frozenset[str]]] = {
+    GatewayName.STRIPE: frozenset({"payment_intent.succeeded"}),
+    GatewayName.ALIPAY: frozenset({"TRADE_SUCCESS"}),
+    GatewayName.WECHATPAY: frozenset({"TRANSACTION.SUCCESS", "DEDUCT.SUCCESS"}),
+}
+"""The `event_type` by which each gateway tells that an order is paid, and nothing else."""
 
 MAX_REFUND_NUMBER: Final = 64
 """Characters, at Alipay and WeChat Pay; Stripe's are shorter."""

@@ -4,6 +4,8 @@ Started by the webhook itself; it asks the gateway, records what happened there,
 run any number of times.
 """
 
+from datetime import datetime
+
 from temporalio import workflow
 
 from activities.discovery import DiscoveryActivities
@@ -16,6 +18,7 @@ from billing.messages import (
     DiscoverRefunds,
     GatewayReport,
     PaymentEnded,
+    ReviewDecision,
     SettleDisputes,
     SettlePayment,
     Standing,
@@ -35,15 +38,17 @@ class PaymentAfterWorkflow:
         self._seen: set[str] = set()
         self._asked = 0
         self._answered = 0
+        self._review: ReviewDecision | None = None
 
     @workflow.run
     async def run(self, after: AfterInput) -> PaymentEnded:
         while True:
-            heard = self._asked
-            standing = await self._settle(after.gateway)
+            heard, now = self._asked, workflow.now()
+            review, self._review = self._review, None
+            standing = await self._settle(after.gateway, review, now)
             for gateway in standing.gateways:
                 if gateway is not after.gateway:
-                    standing = await self._settle(gateway)
+                    standing = await self._settle(gateway, review, now)
             for gateway in standing.disputes_at:
                 standing = await workflow.execute_activity_method(
                     DisputeActivities.settle,
@@ -70,14 +75,17 @@ class PaymentAfterWorkflow:
             workflow.upsert_search_attributes([attributes.NEEDS_ATTENTION.value_set(True)])
         return PaymentEnded(payment_id=after.payment_id, status=standing.payment.status)
 
-    async def _settle(self, gateway: GatewayName) -> Standing:
+    async def _settle(
+        self, gateway: GatewayName, review: ReviewDecision | None, now: datetime
+    ) -> Standing:
         return await workflow.execute_activity_method(
             PaymentActivities.settle,
             SettlePayment(
                 payment_id=self._after.payment_id,
                 gateway=gateway,
-                now=workflow.now(),
+                now=now,
                 thorough=True,
+                review=review,
             ),
             task_queue=gateway_queue(gateway),
             **policies.GATEWAY_CALL,
@@ -88,3 +96,4 @@ class PaymentAfterWorkflow:
         if report.event_id not in self._seen:
             self._seen.add(report.event_id)
             self._asked += 1
+            self._review = report.review or self._review

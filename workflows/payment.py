@@ -65,6 +65,7 @@ class PaymentWorkflow(PaymentCalls):
         self._switch: _Switch | None = None
         self._review: ReviewDecision | None = None
         self._seen: set[str] = set()
+        self._late_review: ReviewDecision | None = None
         self._reviewed = 0
         self._commands = 0
         self._watches = 0
@@ -185,6 +186,7 @@ class PaymentWorkflow(PaymentCalls):
             self._asked += 1
             self._is_disputed = self._is_disputed or report.is_dispute
             self._is_refunded = self._is_refunded or report.is_refund
+            self._late_review = report.review or self._late_review
 
     # How it goes.
 
@@ -321,11 +323,16 @@ class PaymentWorkflow(PaymentCalls):
                     continue
             try:
                 await workflow.wait_condition(
-                    lambda: self._has_unheard, timeout=self._until_next_watch()
+                    lambda: self._has_unheard or self._late_review is not None,
+                    timeout=self._until_next_watch(),
                 )
             except TimeoutError:
                 self._watches += 1
-            if self._has_unheard:
+            if self._late_review is not None:
+                # Heard by one that asks of its own accord, it would be forgotten.
+                review, self._late_review = self._late_review, None
+                await self._settle(thorough=True, review=review, budget=None)
+            elif self._has_unheard:
                 await self._settle(thorough=True)
             await self._return_unapplied()
             if self._open_attempts:
@@ -357,12 +364,14 @@ class PaymentWorkflow(PaymentCalls):
 
     @property
     def _is_watched(self) -> bool:
-        """Whether an ended payment may still be paid, or was reported on and not asked about.
+        """Whether an ended payment may still be paid, or was reported or decided on and not asked
+        about.
 
         After the receipt that was kept, only an attempt still alive can bring news.
         """
         is_paid = self._status is PaymentStatus.SUCCEEDED
-        return bool(self._open_attempts) or (self._has_unheard and not is_paid)
+        is_reported = self._has_unheard and not is_paid
+        return bool(self._open_attempts) or is_reported or self._late_review is not None
 
     def _until_next_poll(self) -> timedelta:
         until_deadline = max(self._order.expires_at - workflow.now(), timedelta(milliseconds=1))

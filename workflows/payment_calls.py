@@ -47,9 +47,15 @@ class PaymentCalls:
         self._is_refunded = order.refunded
 
     async def _settle(
-        self, *, thorough: bool = False, review: ReviewDecision | None = None
+        self,
+        *,
+        thorough: bool = False,
+        review: ReviewDecision | None = None,
+        budget: timedelta | None = policies.CLOSING_BUDGET,
     ) -> None:
-        """Ask the gateways and record their word; without an answer, everything stays as it is."""
+        """Ask the gateways and record their word; without an answer, everything stays as it is.
+        `budget` is how long each is asked where it is asked `thorough`ly, None for as long as it
+        takes."""
         heard, now = self._asked, workflow.now()
         asked: set[GatewayName] = set()
         while gateway := self._next_to_ask(asked, thorough=thorough):
@@ -65,9 +71,7 @@ class PaymentCalls:
                         review=review,
                     ),
                     task_queue=gateway_queue(gateway),
-                    schedule_to_close_timeout=(
-                        policies.CLOSING_BUDGET if thorough else self._time_left()
-                    ),
+                    schedule_to_close_timeout=budget if thorough else self._time_left(),
                     cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                     **policies.GATEWAY_CALL,
                 )

@@ -54,7 +54,7 @@ class AlipayWebhookVerifier:
             raise WebhookRefused("seller_id is not ours")
         return Notification(
             event_id=fields.get("notify_id") or hashlib.sha256(body).hexdigest(),
-            event_type=fields.get("trade_status") or notify_type,
+            event_type=_event_type(fields, notify_type),
             number=number,
             refund_number=refund if is_refund_id(refund) else None,
             foreign_refund=_foreign_refund(fields),
@@ -69,6 +69,12 @@ class AlipayWebhookVerifier:
         return Reply(status_code, b"fail", "text/plain")
 
 
+def _event_type(fields: Mapping[str, str], notify_type: str) -> str:
+    """A trade keeps its status when a part of it goes back: that is another event all the same."""
+    status = fields.get("trade_status")
+    return f"{status}.REFUND" if status and _tells_of_refund(fields) else status or notify_type
+
+
 def _own_mandate(fields: Mapping[str, str]) -> str | None:
     """Our number of the agreement; the merchant may have others that are not ours."""
     number = fields.get("external_agreement_no", "")
@@ -77,11 +83,15 @@ def _own_mandate(fields: Mapping[str, str]) -> str | None:
 
 def _foreign_refund(fields: Mapping[str, str]) -> str | None:
     """The number of a refund that is not ours; one made without a number has the trade's."""
-    if "refund_fee" not in fields and "out_biz_no" not in fields:
+    if not _tells_of_refund(fields):
         return None
     number = fields.get("out_biz_no") or fields.get("out_trade_no", "")
     is_one = 0 < len(number) <= MAX_REFUND_NUMBER and number.isprintable()
     return number if is_one and not is_refund_id(number) else None
+
+
+def _tells_of_refund(fields: Mapping[str, str]) -> bool:
+    return "refund_fee" in fields or "out_biz_no" in fields
 
 
 def _read_form(body: bytes) -> tuple[dict[str, str], str]:

@@ -56,6 +56,7 @@ class ScriptedGateway:
         self.amounts: dict[int, int] = {}
         self.paid_at = NOW
         self.opened: list[str] = []
+        self.queried: list[Order] = []
         self.closed: list[str] = []
         self.refunds: dict[str, RefundObservation | Exception] = {}
         self.refunds_asked: list[str] = []
@@ -74,6 +75,7 @@ class ScriptedGateway:
         return Opened(QrCode(code_url=f"https://qr.example/{order.number}"), None)
 
     async def query(self, order: Order, *, gateway_number: str | None = None) -> Observation:
+        self.queried.append(order)
         state = self.states.get(order.attempt, ObservedState.ABSENT)
         receipt = None
         if state is ObservedState.PAID:

@@ -80,3 +80,44 @@ async def test_the_gateway_that_reported_is_asked_first(database: Database) -> N
     )
     await Delivery(cast(Client, temporal), database).deliver(entry)
     assert temporal.started == [AfterInput(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY)]
+
+
+@pytest.fixture
+async def paid(database: Database) -> None:
+    """Ordered once, at Alipay, and paid."""
+    alipay = ScriptedGateway()
+    payments = PaymentActivities(database, {GatewayName.ALIPAY: alipay})
+    await payments.open(OpenPayment(order=ORDER, now=NOW))
+    alipay.states[1] = ObservedState.PAID
+    await payments.settle(SettlePayment(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY, now=NOW))
+
+
+def told(event_type: str, number: str = PAYMENT_ID, **named: str) -> InboxEntry:
+    return InboxEntry(1, GatewayName.ALIPAY, "notify_1", event_type, PAYMENT_ID, number, 0, **named)
+
+
+@pytest.mark.usefixtures("paid")
+@pytest.mark.parametrize(
+    ("entry", "is_looked_after"),
+    [
+        (told("TRADE_SUCCESS"), False),
+        (told("TRADE_SUCCESS", foreign_refund="r9"), True),
+        (told("TRADE_SUCCESS", f"{PAYMENT_ID}02"), True),
+        (told("TRADE_CLOSED"), True),
+        (told("TRADE_FINISHED"), True),
+    ],
+    ids=["known", "refund-elsewhere", "another-order", "closed", "another-word"],
+)
+async def test_only_what_the_record_knows_already_has_nobody_asked(
+    database: Database, entry: InboxEntry, is_looked_after: bool
+) -> None:
+    temporal = Ended()
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert bool(temporal.started) is is_looked_after
+
+
+@pytest.mark.usefixtures("standing")
+async def test_of_two_orders_the_other_may_have_been_paid_too(database: Database) -> None:
+    temporal = Ended()
+    await Delivery(cast(Client, temporal), database).deliver(told("TRADE_SUCCESS"))
+    assert temporal.started

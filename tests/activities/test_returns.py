@@ -1,16 +1,17 @@
 """Money that no payment waits for: set aside with its receipt, once, and given back."""
 
 from dataclasses import replace
-from datetime import timedelta
-from typing import cast
+from datetime import UTC, datetime, timedelta
+from typing import Self, cast
 
 import pytest
+from sqlalchemy import update
 from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
 
 from activities.discovery import DiscoveryActivities
 from activities.payment import PaymentActivities
-from activities.refund import RefundActivities
+from activities.refund import UNANSWERED, RefundActivities
 from activities.resumption import Resumption
 from billing.errors import NothingToReturn
 from billing.identifiers import return_id
@@ -18,6 +19,7 @@ from billing.messages import (
     AskRefund,
     ClosePayment,
     DiscoverRefunds,
+    GatewayReport,
     OpenPayment,
     RefundRequest,
     ReserveRefund,
@@ -39,6 +41,7 @@ from gateways.gateway import (
 from storage.database import Database
 from storage.events import EventRecord
 from storage.refund_rows import RefundRecord
+from storage.tables import refunds
 from tests.activities.scripted import AMOUNT, NOW, ScriptedGateway, order
 
 ORDER = order()
@@ -72,9 +75,15 @@ class Desk:
             )
         )
 
-    async def settle(self) -> Standing:
+    async def settle(self, review: ReviewDecision | None = None) -> Standing:
         return await self.payments.settle(
-            SettlePayment(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY, now=NOW, thorough=True)
+            SettlePayment(
+                payment_id=PAYMENT_ID,
+                gateway=GatewayName.ALIPAY,
+                now=NOW,
+                thorough=True,
+                review=review,
+            )
         )
 
     async def pay_late(self) -> RefundRequest:
@@ -193,6 +202,13 @@ class Starts:
     def __init__(self) -> None:
         self.refunds: list[RefundRequest] = []
         self.policies: set[WorkflowIDReusePolicy] = set()
+        self.reports: list[GatewayReport] = []
+
+    def get_workflow_handle(self, _: str) -> Self:
+        return self
+
+    async def signal(self, _: str, report: GatewayReport, **__: object) -> None:
+        self.reports.append(report)
 
     async def start_workflow(
         self,
@@ -245,6 +261,40 @@ async def test_on_its_way_back_it_is_not_returned_twice(desk: Desk) -> None:
     assert starts.refunds == []
 
 
+async def test_other_money_that_comes_late_is_returned_by_hand(desk: Desk) -> None:
+    await desk.cancel()
+    desk.gateway.amounts[1] = AMOUNT + 1
+    desk.gateway.states[1] = ObservedState.PAID
+    for _ in range(2):
+        mistrusted = await desk.settle()
+        assert (mistrusted.returns, mistrusted.needs_attention) == ((), True)
+    assert await desk.attention() == ["amount_mismatch"]
+    for _ in range(2):
+        standing = await desk.settle(review=DECISION)
+        assert standing.payment.status is PaymentStatus.CANCELED
+        assert [back.amount_minor for back in standing.returns] == [AMOUNT + 1]
+    assert await desk.attention() == []
+    assert await desk.balances() == {
+        "gateway_clearing:alipay": AMOUNT + 1,
+        "unapplied_receipts:alipay": -AMOUNT - 1,
+    }
+
+
+async def test_money_that_was_not_believed_is_asked_about_again(desk: Desk) -> None:
+    """Nothing of it stands in the record, so that nothing could be set aside for its return."""
+    await desk.cancel()
+    desk.gateway.amounts[1] = AMOUNT + 1
+    desk.gateway.states[1] = ObservedState.PAID
+    assert (await desk.settle()).returns == ()
+    starts = Starts()
+    for _ in range(2):
+        decided = Resumption(cast(Client, starts), desk.database)
+        assert await decided.give_back(PAYMENT_ID, DECISION) == []
+    assert [report.review for report in starts.reports] == [DECISION, DECISION]
+    assert len({report.event_id for report in starts.reports}) == 2
+    assert starts.refunds == []
+
+
 async def test_a_return_that_could_not_be_reserved_can_be_tried_again(desk: Desk) -> None:
     """As while the money is disputed: its workflow has ended, and left no refund behind."""
     await desk.give_back(await desk.pay_late(), FAILED)
@@ -253,3 +303,28 @@ async def test_a_return_that_could_not_be_reserved_can_be_tried_again(desk: Desk
         await Resumption(cast(Client, starts), desk.database).give_back(PAYMENT_ID, DECISION)
     assert starts.refunds[0].refund_id == starts.refunds[1].refund_id
     assert starts.policies == {WorkflowIDReusePolicy.ALLOW_DUPLICATE}
+
+
+@pytest.mark.parametrize(
+    ("waited", "called_for"), [(timedelta(hours=1), []), (timedelta(hours=3), [UNANSWERED])]
+)
+async def test_a_refund_that_no_worker_asks_for_calls_for_a_person(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, waited: timedelta, called_for: list[str]
+) -> None:
+    """Its process runs, and the queue of its gateway is nobody's."""
+
+    async def runs(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(Resumption, "_is_running", runs)
+    back, resumption = await desk.pay_late(), Resumption(cast(Client, Starts()), desk.database)
+    reserved_at = datetime.now(UTC) - waited
+    async with desk.database.begin() as work:
+        await work.connection.execute(
+            update(refunds).where(refunds.c.id == back.refund_id).values(ask_at=reserved_at)
+        )
+    for _ in range(2):
+        assert not await resumption.resume_refund(back.refund_id)
+    assert await desk.attention() == called_for
+    assert await desk.give_back(back, SUCCEEDED) is RefundStatus.SUCCEEDED
+    assert await desk.attention() == []

@@ -6,9 +6,14 @@ rolled the second notification back for ever (ruoyi-vue-pro #1152).
 """
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+from temporalio.service import RPCError
+
+from billing.identifiers import after_workflow_id
 from billing.payment import AttemptState, GatewayName
 from gateways.gateway import ObservedState
 from tests.end_to_end.outcomes import (
@@ -135,6 +140,45 @@ async def test_other_money_than_was_asked_for_goes_back_by_hand(house: House) ->
     assert answer.json()["failure"]["code"] == "returned_by_operator"
     await until_returned(house, payment["id"])
     assert await attention_to(house, payment["id"]) == []
+
+
+@pytest.mark.parametrize("gateway", ["alipay", "wechatpay"])
+async def test_other_money_that_comes_late_goes_back_by_hand(house: House, gateway: str) -> None:
+    """Of an ended payment whose workflow has ended too, and of one that still looks after it."""
+    payment = await house.create(gateway)
+    await house.sandbox.fault(
+        "wechatpay", "close", "close_too_early", reference=payment["id"], times=9
+    )
+    await house.command(payment["id"], "cancel")
+    await house.sandbox.fault(gateway, "query", "wrong_amount", reference=payment["id"], times=99)
+    await house.pay(payment)
+    async with asyncio.timeout(60):
+        while await attention_to(house, payment["id"]) != ["amount_mismatch"]:
+            await asyncio.sleep(0.1)
+    await _have_asked(house, payment["id"])
+    # What came in can be given back by what was really taken, and no more.
+    await house.sandbox.control.delete("/control/faults")
+    answer = await house.command(payment["id"], "review", action="return", reason="not ours")
+    assert (answer.status_code, answer.json()["status"]) == (202, "canceled")
+    await until_returned(house, payment["id"])
+    assert await attention_to(house, payment["id"]) == []
+    again = await house.command(payment["id"], "review", action="return", reason="once more")
+    assert (again.status_code, again.json()["code"]) == (409, "nothing_to_return")
+
+
+async def _have_asked(house: House, payment_id: str) -> None:
+    """Until no workflow of the payment has moved for two seconds: nothing is on its way."""
+    before, since = -1, 0
+    async with asyncio.timeout(60):
+        while since < 10:
+            length = 0
+            for workflow_id in (payment_id, after_workflow_id(payment_id)):
+                with contextlib.suppress(RPCError):
+                    told = await house.client.get_workflow_handle(workflow_id).describe()
+                    length += told.history_length
+            since = since + 1 if length == before else 0
+            before = length
+            await asyncio.sleep(0.2)
 
 
 async def test_there_is_nothing_to_return(house: House) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
+from temporalio.service import RPCError, RPCStatusCode
 
 from storage.inbox import Inbox
 from storage.tables import webhook_inbox
@@ -259,24 +260,45 @@ async def _ignored(house: House) -> int:
 
 
 @each_gateway
-async def test_one_that_comes_after_the_end_has_the_gateway_asked_once_more(
+async def test_one_that_tells_what_the_record_says_has_nobody_asked(
     house: House, gateway: str
 ) -> None:
+    payment, outcomes = await _paid_and_told_again(house, gateway, None)
+    assert set(outcomes) == {"delivered"}
+    with pytest.raises(RPCError) as unknown:
+        await house.client.get_workflow_handle(f"{payment['id']}/after").describe()
+    assert unknown.value.status is RPCStatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("gateway", "word"), [("stripe", "payment_intent.canceled"), ("alipay", "TRADE_CLOSED")]
+)
+async def test_another_that_comes_after_the_end_has_the_gateway_asked_once_more(
+    house: House, gateway: str, word: str
+) -> None:
+    payment, outcomes = await _paid_and_told_again(house, gateway, word)
+    assert set(outcomes) == {"delivered"}
+    after = await house.client.get_workflow_handle(f"{payment['id']}/after").result()
+    assert after["status"] == "succeeded"
+    assert len(await house.receipts(payment["id"])) == 1
+
+
+async def _paid_and_told_again(
+    house: House, gateway: str, word: str | None
+) -> tuple[dict[str, Any], list[str | None]]:
+    """A payment whose end changed nothing any more, and how all that was told of it was taken."""
     payment = await house.create(gateway)
     await house.pay(payment)
     ended = await house.until_status(payment["id"])
     await house.client.get_workflow_handle(payment["id"]).result()
     known = len(await inbox_of(house, payment["id"]))
     events = await events_of(house, payment["id"])
-    answer = await notice(house, gateway, payment["id"]).post(house)
+    answer = await notice(house, gateway, payment["id"], word).post(house)
     assert (answer.status_code, answer.content) == ACCEPTED[gateway]
     outcomes = await until_delivered(house, payment["id"], known + 1)
-    assert set(outcomes) == {"delivered"}
-    after = await house.client.get_workflow_handle(f"{payment['id']}/after").result()
-    assert after["status"] == "succeeded"
     assert await house.read(payment["id"]) == ended
     assert await events_of(house, payment["id"]) == events
-    assert len(await house.receipts(payment["id"])) == 1
+    return payment, outcomes
 
 
 async def test_one_that_cannot_be_stored_is_sent_again(

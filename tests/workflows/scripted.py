@@ -16,6 +16,7 @@ from billing.messages import (
     OpenPayment,
     PaymentOrder,
     RefundRequest,
+    ReviewDecision,
     SettleDisputes,
     SettlePayment,
     Standing,
@@ -53,10 +54,10 @@ def order(payment_id: str, now: datetime, expires_in_seconds: int = 1800) -> Pay
 
 class ScriptedActivities:
     """`paid`, `refuses`, `silent`, `untrusted`, `dies` steer the gateway; `calls` tells what was
-    asked of it, in order. `may_be_disputed` is money once it is paid, and `another_is_alive` an
-    attempt that nothing closes. `refuses_switch` is the gateway's word on any switch, which waits
-    for `switches`; `returns` are the refunds that every answer names. While `answers` is not set,
-    what was recorded is not yet told."""
+    asked of it, in order, and `decisions` what each settling was decided by. `may_be_disputed` is
+    money once it is paid, and `another_is_alive` an attempt that nothing closes. `refuses_switch`
+    is the gateway's word on any switch, which waits for `switches`; `returns` are the refunds that
+    every answer names. While `answers` is not set, what was recorded is not yet told."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -71,6 +72,7 @@ class ScriptedActivities:
         self.status = PaymentStatus.CREATED
         self.is_alive = False
         self.unapplied = False
+        self.decisions: list[ReviewDecision | None] = []
         self.may_be_disputed = False
         self.another_is_alive = False
         self.refuses_switch = False
@@ -109,6 +111,7 @@ class ScriptedActivities:
     @activity.defn(name="payment.settle")
     async def settle(self, request: SettlePayment) -> Standing:
         self._begin("settle")
+        self.decisions.append(request.review)
         self._observe(reviewed=request.review is not None)
         await self.answers.wait()
         return self._standing()

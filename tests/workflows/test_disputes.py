@@ -5,7 +5,7 @@ import pytest
 from billing.messages import AfterInput, GatewayReport
 from billing.payment import GatewayName, PaymentStatus
 from runtime.queues import CORE
-from tests.workflows.test_payment import COMMAND, Bench, bench
+from tests.workflows.paying import COMMAND, Bench, bench
 from workflows import PaymentAfterWorkflow, PaymentWorkflow
 
 __all__ = ["bench"]

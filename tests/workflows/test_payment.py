@@ -1,141 +1,31 @@
 """The payment workflow's decisions, on the time-skipping server, cached and uncached."""
 
 import asyncio
-import contextlib
-import itertools
-from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import pytest
 from temporalio.client import (
-    Client,
-    WithStartWorkflowOperation,
     WorkflowExecutionStatus,
-    WorkflowHandle,
     WorkflowUpdateStage,
 )
-from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
 
-from billing.identifiers import make_id
 from billing.messages import (
     AfterInput,
-    Command,
     GatewayReport,
-    PaymentEnded,
-    PaymentOrder,
     ReviewAction,
     ReviewDecision,
 )
-from billing.payment import GatewayName, Payment, PaymentStatus
+from billing.payment import GatewayName, PaymentStatus
 from runtime import attributes
-from runtime.queues import CORE, gateway_queue
-from tests.workflows.scripted import ScriptedActivities, order
-from worker import sandboxed
-from workflows import WORKFLOWS, PaymentAfterWorkflow, PaymentWorkflow, policies
+from runtime.queues import CORE
+from tests.workflows.paying import COMMAND, Bench, bench
+from workflows import PaymentAfterWorkflow, PaymentWorkflow, policies
 
-COMMAND = Command(application="shop")
+__all__ = ["bench"]
+
 CLOSE = ReviewDecision(action=ReviewAction.CLOSE, reason="lost", reviewed_by="key_1")
+RETURN = ReviewDecision(action=ReviewAction.RETURN, reason="not ours", reviewed_by="key_1")
 RETRY = ReviewDecision(action=ReviewAction.RETRY, reason="checked", reviewed_by="key_1")
-Handle = WorkflowHandle[PaymentWorkflow, PaymentEnded]
-
-_numbers = itertools.count(1)
-
-
-class Bench:
-    """One payment under test: its client, its scripted gateway, and its workflow."""
-
-    def __init__(self, environment: WorkflowEnvironment, script: ScriptedActivities) -> None:
-        self.environment = environment
-        self.script = script
-        self.payment_id = make_id("pay", next(_numbers), b"\x01" * 10)
-
-    @property
-    def client(self) -> Client:
-        return self.environment.client
-
-    async def create(self, expires_in_seconds: int = 1800, **changes: bool) -> Payment:
-        ordered = await self.order(expires_in_seconds)
-        start = WithStartWorkflowOperation(
-            PaymentWorkflow.run,
-            ordered.model_copy(update=changes),
-            id=self.payment_id,
-            task_queue=CORE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            search_attributes=attributes.at_start(ordered),
-        )
-        return await self.client.execute_update_with_start_workflow(
-            PaymentWorkflow.create, COMMAND, start_workflow_operation=start
-        )
-
-    async def order(self, expires_in_seconds: int = 1800) -> PaymentOrder:
-        now = await self.environment.get_current_time()
-        return order(self.payment_id, now, expires_in_seconds)
-
-    @property
-    def handle(self) -> Handle:
-        return self.client.get_workflow_handle_for(PaymentWorkflow.run, self.payment_id)
-
-    async def report(self, event_id: str = "evt_1", *, is_dispute: bool = False) -> None:
-        await self.handle.signal(
-            PaymentWorkflow.gateway_reported,
-            GatewayReport(
-                event_id=event_id, event_type="TRANSACTION.SUCCESS", is_dispute=is_dispute
-            ),
-        )
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Let the server's clock run, a second at a time, until the condition holds."""
-        for _ in range(600):
-            if condition():
-                return
-            await self.environment.sleep(timedelta(seconds=1))
-        raise AssertionError(f"it never came to that; asked so far: {self.script.calls}")
-
-    async def ended(self) -> PaymentStatus:
-        """The final status, however long the workflow's own clock takes to get there."""
-        for _ in range(600):
-            description = await self.handle.describe()
-            if description.status is not WorkflowExecutionStatus.RUNNING:
-                return (await self.handle.result()).status
-            await self.environment.sleep(timedelta(minutes=1))
-        raise AssertionError("the workflow never ended")
-
-
-@pytest.fixture(params=[1000, 0], ids=["cached", "uncached"])
-async def bench(
-    environment: WorkflowEnvironment, request: pytest.FixtureRequest
-) -> AsyncIterator[Bench]:
-    script = ScriptedActivities()
-    async with working(environment.client, script, request.param):
-        yield Bench(environment, script)
-
-
-@contextlib.asynccontextmanager
-async def working(client: Client, script: ScriptedActivities, cached: int) -> AsyncIterator[None]:
-    core = Worker(
-        client,
-        task_queue=CORE,
-        workflows=WORKFLOWS,
-        activities=[script.end, script.flag],
-        workflow_runner=sandboxed(),
-        max_cached_workflows=cached,
-        max_concurrent_workflow_tasks=10,
-    )
-    gateway = Worker(
-        client,
-        task_queue=gateway_queue(GatewayName.WECHATPAY),
-        activities=[
-            script.open,
-            script.settle,
-            script.switch,
-            script.close,
-            script.settle_disputes,
-        ],
-    )
-    async with core, gateway:
-        yield
 
 
 class TestPaid:
@@ -254,6 +144,33 @@ class TestWatching:
         description = await bench.handle.describe()
         assert description.typed_search_attributes[attributes.NEEDS_ATTENTION] is True
 
+    async def test_what_a_person_has_returned_is_asked_for_once(self, bench: Bench) -> None:
+        await bench.create()
+        bench.script.dies = False
+        await bench.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
+        await bench.report("review/1", review=RETURN)
+        await bench.until(lambda: RETURN in bench.script.decisions)
+        bench.script.paid = True
+        await bench.report("evt_late")
+        assert await bench.ended() is PaymentStatus.CANCELED
+        assert bench.script.decisions.count(RETURN) == 1
+
+    async def test_what_a_person_has_returned_meanwhile_is_asked_for_all_the_same(
+        self, bench: Bench
+    ) -> None:
+        """The decision comes while the answer that it is about is still on its way."""
+        await bench.create()
+        bench.script.dies = False
+        await bench.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
+        bench.script.answers.clear()
+        await bench.report("evt_late")
+        await bench.until(lambda: bench.script.calls[-1] == "settle")
+        await bench.report("review/1", review=RETURN)
+        bench.script.dies = True
+        bench.script.answers.set()
+        assert await bench.ended() is PaymentStatus.CANCELED
+        assert bench.script.decisions.count(RETURN) == 1
+
     async def test_calls_for_a_person_when_no_attempt_dies(self, bench: Bench) -> None:
         await bench.create()
         bench.script.dies = False
@@ -363,18 +280,23 @@ class TestResumed:
 
 
 class TestAfterwards:
-    async def test_asks_once_for_each_fact_and_ends(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("review", [None, RETURN])
+    async def test_asks_once_for_each_fact_and_ends(
+        self, bench: Bench, review: ReviewDecision | None
+    ) -> None:
         bench.script.status = PaymentStatus.CANCELED
         bench.script.is_alive = bench.script.paid = True
         bench.script._order = await bench.order()
+        report = GatewayReport(event_id="evt_1", event_type="TRANSACTION.SUCCESS", review=review)
         handle = await bench.client.start_workflow(
             PaymentAfterWorkflow.run,
             AfterInput(payment_id=bench.payment_id, gateway=GatewayName.WECHATPAY),
             id=f"{bench.payment_id}/after",
             task_queue=CORE,
             start_signal="gateway_reported",
-            start_signal_args=[GatewayReport(event_id="evt_1", event_type="TRANSACTION.SUCCESS")],
+            start_signal_args=[report],
         )
         assert (await handle.result()).status is PaymentStatus.CANCELED
         assert bench.script.calls == ["settle"]
+        assert bench.script.decisions == [review]
         assert bench.script.unapplied

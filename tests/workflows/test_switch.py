@@ -12,8 +12,8 @@ from billing.identifiers import return_id
 from billing.messages import RefundRequest, SwitchOrder
 from billing.payment import GatewayName, Payment, PaymentMethod, PaymentStatus
 from billing.refund import RefundCause
+from tests.workflows.paying import COMMAND, Bench, bench
 from tests.workflows.scripted import START
-from tests.workflows.test_payment import COMMAND, Bench, bench
 from workflows import PaymentWorkflow, policies
 
 __all__ = ["bench"]
