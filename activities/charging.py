@@ -33,13 +33,14 @@ async def mark_charge(
     payment_id = record.payment.id
     if record.mandate is not None:
         await work.methods.hold(record.mandate.method_id)
+    await work.attempts.hold(payment_id)
     record = await found(work, payment_id)
     failure = refusal_of(record)
     if failure is None:
         await work.attempts.set(payment_id, attempt.attempt, gateway_status=ASKED, now=now)
-    else:
-        await work.attempts.set(payment_id, attempt.attempt, state=AttemptState.DEAD, now=now)
-        await work.payments.move(payment_id, PaymentStatus.FAILED, failure=failure, now=now)
+        return record
+    await work.attempts.set(payment_id, attempt.attempt, state=AttemptState.DEAD, now=now)
+    await work.payments.move(payment_id, PaymentStatus.FAILED, failure=failure, now=now)
     return await found(work, payment_id)
 
 

@@ -56,9 +56,7 @@ class PreparingActivities:
         """
         async with self._database.single() as work:
             record = await work.methods.find(request.method_id)
-            was_charged = await work.subscriptions.was_charged(
-                request.subscription_id, request.method_id
-            )
+            was_charged = await work.methods.was_charged(request.method_id)
         if record is None:
             raise MethodNotFound(f"there is no payment method {request.method_id}")
         gateway = self._gateways.get(request.gateway)
@@ -67,7 +65,8 @@ class PreparingActivities:
             return _NOT_CARRIED
         mandate = mandate_of(record.mandate)
         if request.gateway is GatewayName.STRIPE:
-            return PreparedCharge(is_ready=True, at=request.now)
+            is_covered = record.mandate.allows(request.amount, request.currency)
+            return PreparedCharge(is_ready=is_covered, at=request.now if is_covered else None)
         with asking(request.gateway):
             observed = await mandates.query(mandate)
         if observed.state is not MandateState.ACTIVE:

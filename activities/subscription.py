@@ -8,8 +8,9 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from billing.errors import PaymentNotRefundable, RefundExceedsPayment, SubscriptionNotFound
-from billing.identifiers import subscription_refund_id
+from billing.identifiers import signature_method_id, subscription_refund_id
 from billing.messages import RefundRequest
+from billing.method import MethodStatus
 from billing.moves import start_of
 from billing.points import ClawbackPolicy
 from billing.refund import RefundCause, RefundStatus
@@ -55,16 +56,18 @@ class SubscriptionActivities:
 
     @activity.defn(name="subscription.read")
     async def read(self, request: ReadSubscription) -> SubscriptionStanding:
-        """Where it stands, and how the payment of its charge has ended."""
+        """Where it stands, how the payment of its charge has ended, and what was signed for it."""
         async with self._database.single() as work:
-            return (await _found(work, request.subscription_id)).standing
+            standing = (await _found(work, request.subscription_id)).standing
+            signed = await _signed_for(work, standing)
+        return standing.model_copy(update={"signed": signed})
 
     @activity.defn(name="subscription.write")
     async def write(self, request: WriteSubscription) -> SubscriptionStanding:
         """Write one step. Raises ApplicationError, not to be repeated, where somebody else has
         written: the process is to be resumed from the record."""
         try:
-            async with self._database.begin() as work:
+            async with self._database.single() as work:
                 await work.subscriptions.write(request)
                 return (await _found(work, request.subscription.id)).standing
         except WriterLost as lost:
@@ -96,6 +99,17 @@ async def _found(work: UnitOfWork, subscription_id: str) -> SubscriptionRecord:
     if record is None:
         raise SubscriptionNotFound(f"there is no subscription {subscription_id}")
     return record
+
+
+async def _signed_for(work: UnitOfWork, standing: SubscriptionStanding) -> str | None:
+    """The method that the payer was asked to sign for what the plan costs, once they have."""
+    found = standing.subscription
+    if found.payment_method_id is None or found.status.is_terminal:
+        return None
+    amount = standing.plan_to_come.amount
+    record = await work.methods.find(signature_method_id(found.id, found.payment_method_id, amount))
+    is_active = record is not None and record.method.status is MethodStatus.ACTIVE
+    return record.method.id if record is not None and is_active else None
 
 
 async def _sources(work: UnitOfWork, subscription_id: str, wanted: GivingBack) -> list[str]:

@@ -1,14 +1,16 @@
 """The signature that is asked for where a saved method may not be charged what a plan costs.
 
 A mandate is signed for the most that one charge may come to. A change to a plan that costs more has
-a new one asked for, once: until it is signed and has taken the old one's place, the customer is
-asked for each renewal.
+a new one asked for, once. As soon as it is signed the subscription's workflow puts it in the old
+one's place (`subscription.read` finds it); until then the customer is asked for each renewal.
 """
 
+import contextlib
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
 from fastapi import Request
+from temporalio.service import RPCError
 
 from api import method_commands
 from api.commands import NotRunning, id_of
@@ -19,25 +21,18 @@ from billing.identifiers import signature_method_id
 from billing.method import MethodStatus, SavedMethod
 from billing.method_messages import MethodOrder
 from billing.plans import Plan
-from billing.subscription import StepKind, Subscription
-from billing.subscription_messages import SubscriptionStanding
+from billing.subscription import Subscription
+from billing.subscription_messages import METHOD_SIGNED, SubscriptionStanding
 from storage.database import UnitOfWork
 from storage.method_rows import MethodRecord
 
+_SIGNAL_TIMEOUT: Final = timedelta(seconds=5)
 _BEIJING: Final = timezone(timedelta(hours=8))
-
-
-def plan_to_come(standing: SubscriptionStanding) -> Plan:
-    """What the subscription will be renewed on, once the change under way is paid."""
-    found, charge = standing.subscription, standing.charge
-    if charge is not None and charge.kind is StepKind.CHANGE:
-        found = charge.decision.after
-    return found.pending.plan if found.pending else found.plan
 
 
 async def find_signature(work: UnitOfWork, standing: SubscriptionStanding) -> SavedMethod | None:
     """The one asked for, whatever became of it; None where none is needed."""
-    outgrown = await find_outgrown(work, standing.subscription, plan_to_come(standing))
+    outgrown = await find_outgrown(work, standing.subscription, standing.plan_to_come)
     if outgrown is None:
         return None
     record = await work.methods.find(_id_of(standing.subscription, outgrown, standing))
@@ -61,7 +56,7 @@ async def ask_signature(
 ) -> None:
     """Have the payer asked to sign for what the plan to come costs, unless it needs no signature,
     or was asked for."""
-    found, plan = standing.subscription, plan_to_come(standing)
+    found, plan = standing.subscription, standing.plan_to_come
     async with context(request).database.single() as work:
         outgrown = await find_outgrown(work, found, plan)
     if outgrown is None or found.status.is_terminal:
@@ -79,15 +74,22 @@ async def ask_signature(
         every_months=plan.cycle.months if is_rhythmic else None,
         first_charge_on=first if is_rhythmic else None,
         return_url=return_url or outgrown.order.return_url,
+        subscription_id=found.id,
         created_at=now,
     )
     command_id = id_of(SAVE, application, order.method_id)
     try:
         await method_commands.save(context(request).commands, order, command_id, is_recorded=False)
-    except (NotRunning, RequestRefused):
-        # It has come to its end before, or cannot be asked for now: whoever reads on sees neither.
+    except NotRunning:
+        # It has come to its end before: where it was signed then, for a change that was not paid,
+        # the subscription looks for it again.
+        handle = context(request).client.get_workflow_handle(found.id)
+        with contextlib.suppress(RPCError):
+            await handle.signal(METHOD_SIGNED, rpc_timeout=_SIGNAL_TIMEOUT)
+    except RequestRefused:
+        # It cannot be asked for now: whoever reads on sees none.
         return
 
 
 def _id_of(found: Subscription, outgrown: MethodRecord, standing: SubscriptionStanding) -> str:
-    return signature_method_id(found.id, outgrown.method.id, plan_to_come(standing).amount)
+    return signature_method_id(found.id, outgrown.method.id, standing.plan_to_come.amount)

@@ -27,6 +27,9 @@ DEFAULT_WAYS: Final[Mapping[GatewayName, PaymentMethod]] = {
     GatewayName.WECHATPAY: PaymentMethod.NATIVE,
 }
 
+_STRIPE_LEAST: Final[Mapping[str, int]] = {"USD": 50, "EUR": 50, "CNY": 400}
+_STRIPE_LEAST_OTHERWISE: Final = 50
+
 
 class Wanted(BaseModel):
     """A charge that is to begin; as in `Charge`."""
@@ -65,6 +68,21 @@ def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:
         return terms.way
     method = DEFAULT_WAYS[subscription.gateway]
     return PaymentWay(gateway=subscription.gateway, method=method)
+
+
+def least_charge(gateway: GatewayName, currency: str) -> int:
+    """The least amount (minor units) that the gateway charges: at Stripe about half a dollar, in
+    whatever currency."""
+    if gateway is GatewayName.STRIPE:
+        return _STRIPE_LEAST.get(currency, _STRIPE_LEAST_OTHERWISE)
+    return 1
+
+
+def minimum_of(subscription: Subscription, terms: SubscriptionTerms) -> int:
+    """The least amount (minor units) that is charged at the subscription's gateway."""
+    if terms.way.gateway is subscription.gateway:
+        return terms.minimum
+    return least_charge(subscription.gateway, subscription.plan.currency)
 
 
 def charging(

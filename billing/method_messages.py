@@ -16,7 +16,8 @@ class MethodOrder(Message):
 
     `most_minor` (minor units of `currency`) is the most that one charge may come to, None for no
     limit; `every_months` how often it will be charged, None for no rhythm, and `first_charge_on`
-    the first day of that, in Beijing. `resumed` marks a run started from the row.
+    the first day of that, in Beijing. `subscription_id` is the subscription that it was asked for
+    by, and that is told of it. `resumed` marks a run started from the row.
     """
 
     method_id: str
@@ -28,6 +29,7 @@ class MethodOrder(Message):
     every_months: int | None = None
     first_charge_on: date | None = None
     return_url: str | None = None
+    subscription_id: str | None = None
     created_at: datetime
     resumed: bool = False
 

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from billing.changes import change, change_method
-from billing.charges import Move, charging, payment
+from billing.charges import Move, charging, minimum_of, payment
 from billing.decisions import require_alive, updated, whole_second
 from billing.dunning import Debt, Step, timetable
 from billing.errors import (
@@ -106,12 +106,13 @@ def commanded(
             name = "pause_scheduled" if command.at_period_end else "paused"
             return _free(standing, decision, name)
         case ResumeSubscription():
-            decision = resume(found, now, minimum=terms.minimum)
+            decision = resume(found, now, minimum=minimum_of(found, terms))
             name = "undone" if decision.kind is StepKind.UNDO else "resumed"
             return _costing(standing, terms, decision, name, now)
         case ChangeSubscription():
             at = _quoted_at(found, command, now)
-            decision = change(found, command.plan, at, command.when, minimum=terms.minimum)
+            minimum = minimum_of(found, terms)
+            decision = change(found, command.plan, at, command.when, minimum=minimum)
             return _changing(standing, terms, decision, command, now)
         case ChangeMethod():
             return _other_method(standing, command, now)

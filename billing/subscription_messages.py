@@ -22,6 +22,7 @@ from billing.subscription import (
 
 SUBSCRIPTION_WORKFLOW: Final = "Subscription"
 PAYMENT_ENDED: Final = "payment_ended"
+METHOD_SIGNED: Final = "method_signed"
 
 
 class PaymentWay(Message):
@@ -35,7 +36,7 @@ class PaymentWay(Message):
 
 class SubscriptionTerms(Message):
     """What a subscription is kept by, whatever the deployment says later. `way` is how the customer
-    pays by hand, `minimum` (minor units) the least amount that is charged."""
+    pays by hand, `minimum` (minor units) the least amount that is charged at its gateway."""
 
     way: PaymentWay
     schedule: DunningSchedule = Field(default_factory=DunningSchedule)
@@ -109,7 +110,9 @@ class Announced(WechatNotice):
 
 class SubscriptionStanding(Message):
     """Where a subscription stands in the record. `version` counts its writes, `charges` its
-    charges; `charge` is the one under way, and `charge_end` how its payment has ended."""
+    charges; `charge` is the one under way, and `charge_end` how its payment has ended. `signed` is
+    the saved method that was signed for what the plan costs, where another stands: only a read
+    tells it."""
 
     subscription: Subscription
     version: int
@@ -119,6 +122,15 @@ class SubscriptionStanding(Message):
     charge_end: ChargeEnd | None = None
     announced: Announced | None = None
     giving_back: GivingBack | None = None
+    signed: str | None = None
+
+    @property
+    def plan_to_come(self) -> Plan:
+        """What it will be renewed on, once the change under way is paid."""
+        found, charge = self.subscription, self.charge
+        if charge is not None and charge.kind is StepKind.CHANGE:
+            found = charge.decision.after
+        return found.pending.plan if found.pending else found.plan
 
     @property
     def is_over(self) -> bool:

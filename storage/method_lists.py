@@ -1,13 +1,15 @@
 """Lists of saved methods: a user's, and those that something is to be done about."""
 
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import exists, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.errors import InvalidRequest
 from billing.identifiers import is_method_id
 from billing.method import MethodStatus, SavedMethod
+from billing.payment import PaymentStatus
 from runtime.cipher import Cipher
 from storage.method_rows import method_of
 from storage.method_tables import (
@@ -17,6 +19,11 @@ from storage.method_tables import (
     payment_methods,
 )
 from storage.paging import Page
+from storage.tables import payments
+
+_UNPAID: Final = [
+    status.value for status in (PaymentStatus.FAILED, PaymentStatus.CANCELED, PaymentStatus.EXPIRED)
+]
 
 
 async def page_of_methods(
@@ -91,3 +98,20 @@ async def expiring_methods(connection: AsyncConnection, until: datetime, limit: 
         .limit(limit)
     )
     return list(rows.scalars())
+
+
+async def was_charged(connection: AsyncConnection, method_id: str) -> bool:
+    """See `Methods.was_charged`."""
+    of_method = select(payment_methods).where(payment_methods.c.id == method_id).subquery()
+    found = await connection.scalar(
+        select(
+            exists().where(
+                payments.c.application == of_method.c.application,
+                payments.c.user_id == of_method.c.user_id,
+                payments.c.created_at >= of_method.c.created_at,
+                payments.c.payment_method_id == of_method.c.id,
+                payments.c.status.not_in(_UNPAID),
+            )
+        )
+    )
+    return bool(found)

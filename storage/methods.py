@@ -8,7 +8,7 @@ default, and each is changed after another without a deadlock.
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, bindparam, false, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +19,12 @@ from billing.method_messages import MethodOrder
 from billing.payment import Failure, GatewayName, NextAction
 from runtime.cipher import Cipher
 from storage.events import Events
-from storage.method_lists import expiring_methods, page_of_methods, unfinished_methods
+from storage.method_lists import (
+    expiring_methods,
+    page_of_methods,
+    unfinished_methods,
+    was_charged,
+)
 from storage.method_rows import (
     MethodRecord,
     method_event_data_of,
@@ -40,6 +45,11 @@ _LOCK: Final = text(
     "SELECT pg_advisory_xact_lock(hashtextextended("
     "'everbill.methods/' || application || '/' || user_id, 0))"
     " FROM payment_methods WHERE id = :id"
+)
+
+_FIND: Final = select(payment_methods).where(payment_methods.c.id == bindparam("of_id"))
+_FIND_OF_APPLICATION: Final = _FIND.where(
+    payment_methods.c.application == bindparam("of_application")
 )
 
 
@@ -94,10 +104,9 @@ class Methods:
         return await self.found(order.method_id)
 
     async def find(self, method_id: str, *, application: str | None = None) -> MethodRecord | None:
-        query = select(payment_methods).where(payment_methods.c.id == method_id)
-        if application is not None:
-            query = query.where(payment_methods.c.application == application)
-        row = (await self._connection.execute(query)).mappings().first()
+        named = {"of_id": method_id, "of_application": application}
+        query = _FIND if application is None else _FIND_OF_APPLICATION
+        row = (await self._connection.execute(query, named)).mappings().first()
         return None if row is None else method_record_of(row, self._cipher)
 
     async def found(self, method_id: str) -> MethodRecord:
@@ -279,6 +288,11 @@ class Methods:
             .order_by(payments.c.id)
         )
         return list(rows.scalars())
+
+    async def was_charged(self, method_id: str) -> bool:
+        """Whether it was charged since it was asked for, or may be just now, for whatever that
+        was."""
+        return await was_charged(self._connection, method_id)
 
     async def page(
         self,

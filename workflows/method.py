@@ -10,12 +10,13 @@
 The record decides: each activity answers with the status that stands in PostgreSQL.
 """
 
+import contextlib
 from datetime import timedelta
 from typing import Any, Final
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from activities.method import MethodActivities
 from billing.messages import GATEWAY_REPORTED, Command, GatewayReport
@@ -33,6 +34,7 @@ from billing.method_messages import (
     SettleMethod,
 )
 from billing.payment import Failure, GatewayName
+from billing.subscription_messages import METHOD_SIGNED
 from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from workflows import policies
@@ -174,6 +176,7 @@ class MethodSetupWorkflow(_MethodCalls):
         self._order = order
         self._expires_at = order.created_at + policies.METHOD_SETUP_LIFE
         self._polls = 0
+        self._is_told = False
 
     @workflow.run
     async def run(self, order: MethodOrder) -> MethodEnded:
@@ -187,6 +190,7 @@ class MethodSetupWorkflow(_MethodCalls):
             # What was reported while the gateway's answer was on its way may be newer than it.
             while self._is_pending or self._reported.has_news:
                 await self._await_news()
+            await self._tell_subscription()
             if await self._has_wound_up():
                 return self._ended
 
@@ -234,6 +238,15 @@ class MethodSetupWorkflow(_MethodCalls):
             await self._settle()
         if self._is_pending and (self._is_ending or workflow.now() >= self._expires_at):
             await self._end()
+
+    async def _tell_subscription(self) -> None:
+        """Have it charged from now on by the subscription that asked for it: one that has ended, or
+        whose process is lost, needs no word, since it looks at the record when it goes on."""
+        wanted = None if self._is_told else self._order.subscription_id
+        if wanted is not None and self._method.status is MethodStatus.ACTIVE:
+            self._is_told = True
+            with contextlib.suppress(FailureError):
+                await workflow.get_external_workflow_handle(wanted).signal(METHOD_SIGNED)
 
     async def _end(self) -> None:
         """It was deleted, or its time is over."""

@@ -139,8 +139,13 @@ SUBSCRIPTION_CODE_LIFE: Final = timedelta(hours=2)
 # A payment tells its subscription how it has ended; the record is looked at for the word lost.
 SUBSCRIPTION_CHARGE_CHECK: Final = timedelta(hours=1)
 
-# A mandate that cannot be made ready for so long is not waited for: the customer is asked.
-SUBSCRIPTION_PREPARATION: Final = timedelta(hours=1)
+# A gateway that says nothing about a mandate for so long is asked again after the pause, where a
+# renewal waits; one that is silent until a day past its date is not waited for. A retry of what is
+# owed waits once, and then the next means is taken, or the customer asked. Commands wait meanwhile.
+SUBSCRIPTION_PREPARATION: Final = timedelta(minutes=5)
+SUBSCRIPTION_RETRY_PREPARATION: Final = timedelta(hours=1)
+SUBSCRIPTION_PREPARATION_PAUSE: Final = timedelta(minutes=55)
+SUBSCRIPTION_PREPARATION_LONGEST: Final = timedelta(days=1)
 
 # A history holds so many cycles of a subscription, about 30 events each.
 CYCLES_IN_A_RUN: Final = 12

@@ -33,6 +33,7 @@ from billing.payment import GatewayName, PaymentStatus
 from billing.subscription import StepKind, SubscriptionStatus
 from billing.subscription_commands import commanded
 from billing.subscription_messages import (
+    METHOD_SIGNED,
     PAYMENT_ENDED,
     SUBSCRIPTION_WORKFLOW,
     CancelSubscription,
@@ -62,6 +63,9 @@ _ENDED_IN_TEMPORAL: Final = OperateSubscription(
 _ANNOUNCED_ANEW: Final = "announced-anew"
 """Histories recorded before have a command that leaves it at the old try."""
 
+_CARDS_LIMITED: Final = "cards-limited"
+"""Histories recorded before have a card charged unasked."""
+
 
 @dataclass
 class _Job:
@@ -85,6 +89,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
         self._end: ChargeEnd | None = None
         self._not_before: datetime | None = None
         self._not_announced_before: datetime | None = None
+        self._is_signed = False
         self._commands = 0
         self._first_number: int | None = None
 
@@ -104,6 +109,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
     async def _live(self) -> SubscriptionOver:
         if self._start.resumed:
             await self._read()
+            self._is_signed = self._standing.signed is not None
             await self._start_payment()
             if self._subscription.status.is_terminal:
                 await self._abandon_payment()
@@ -165,6 +171,10 @@ class SubscriptionWorkflow(SubscriptionCalls):
     def payment_ended(self, end: ChargeEnd) -> None:
         self._end = end
 
+    @workflow.signal(name=METHOD_SIGNED)
+    def method_signed(self) -> None:
+        self._is_signed = True
+
     # How it goes.
 
     async def _carried_out(self, command: SubscriptionCommand) -> SubscriptionAnswer:
@@ -186,6 +196,8 @@ class SubscriptionWorkflow(SubscriptionCalls):
         elif end is not None:
             self._end = None
             await self._apply(on_charge_ended(self._standing, end, self._terms, now))
+        elif self._may_take_signature:
+            await self._take_signature()
         elif self._jobs:
             job = self._jobs.popleft()
             await self._carry_out(job)
@@ -207,11 +219,26 @@ class SubscriptionWorkflow(SubscriptionCalls):
         before = self._end
         try:
             await workflow.wait_condition(
-                lambda: bool(self._jobs) or self._end is not before, timeout=timeout
+                lambda: bool(self._jobs) or self._may_take_signature or self._end is not before,
+                timeout=timeout,
             )
         except TimeoutError:
             if is_awaited:
                 await self._read()
+
+    async def _take_signature(self) -> None:
+        """Charge what the payer has signed for what the plan costs, in the old method's place."""
+        self._is_signed = False
+        await self._read()
+        found, signed = self._subscription, self._standing.signed
+        if signed is not None:
+            command = ChangeMethod(
+                gateway=found.gateway,
+                payment_method_id=signed,
+                backup_payment_method_id=found.backup_payment_method_id,
+            )
+            # Before all that has come meanwhile, which may be another method or a charge.
+            self._jobs.appendleft(_Job(command))
 
     async def _carry_out(self, job: _Job) -> None:
         try:
@@ -261,7 +288,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
         wanted = move.charge
         if wanted is None or wanted.method_id is None:
             return move
-        if self._subscription.gateway is GatewayName.STRIPE:
+        if self._subscription.gateway is GatewayName.STRIPE and not _is_limited(wanted):
             return move
         prepared = await self._prepare(wanted, wanted.method_id)
         if prepared.is_ready:
@@ -326,6 +353,10 @@ class SubscriptionWorkflow(SubscriptionCalls):
         return None if is_ahead else end
 
     @property
+    def _may_take_signature(self) -> bool:
+        return self._is_signed and self._standing.charge is None
+
+    @property
     def _has_begun(self) -> bool:
         charge = self._standing.charge
         if charge is not None:
@@ -344,6 +375,14 @@ class SubscriptionWorkflow(SubscriptionCalls):
     @property
     def _is_over(self) -> bool:
         return self._standing.is_over
+
+
+def _is_limited(wanted: Wanted) -> bool:
+    """Whether a card, which knows no windows, is asked after all: what somebody is waiting for and
+    its consent does not cover is paid by hand."""
+    is_waited_for = wanted.kind is StepKind.SIGN_UP or not wanted.is_due
+    is_retry = wanted.kind is StepKind.PAYMENT
+    return is_waited_for and not is_retry and workflow.patched(_CARDS_LIMITED)
 
 
 def _latest(at: datetime | None, not_before: datetime | None) -> datetime | None:

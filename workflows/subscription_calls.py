@@ -16,7 +16,7 @@ from billing.identifiers import charge_payment_id
 from billing.messages import PaymentEnded
 from billing.moves import ahead_due, start_of, when_due
 from billing.payment import PaymentMethod
-from billing.subscription import Subscription
+from billing.subscription import StepKind, Subscription
 from billing.subscription_commands import credited
 from billing.subscription_messages import (
     Announced,
@@ -37,6 +37,9 @@ from workflows.payment import PaymentWorkflow
 from workflows.returns import start_returns
 
 _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
+_ASKED_AGAIN: Final = "mandate-asked-again"
+"""Histories recorded before have it given up after an hour."""
+
 _LONG_LIVED: Final = frozenset({PaymentMethod.SAVED, PaymentMethod.CARD})
 
 
@@ -151,7 +154,8 @@ class SubscriptionCalls:
         self._started = order.payment_id
 
     async def _prepare(self, wanted: Wanted, method_id: str) -> PreparedCharge:
-        """When the mandate may be charged. One that gives no answer in time cannot carry it."""
+        """When the mandate may be charged. Without an answer in time a renewal's is asked for
+        again, until it is late by a day: then, and for any other charge, it is not to be had."""
         decision, found = wanted.decision, self._subscription
         try:
             return await workflow.execute_activity_method(
@@ -169,11 +173,20 @@ class SubscriptionCalls:
                     now=workflow.now(),
                 ),
                 task_queue=gateway_queue(found.gateway),
-                schedule_to_close_timeout=policies.SUBSCRIPTION_PREPARATION,
+                schedule_to_close_timeout=(
+                    policies.SUBSCRIPTION_RETRY_PREPARATION
+                    if wanted.kind is StepKind.PAYMENT
+                    else policies.SUBSCRIPTION_PREPARATION
+                ),
                 **policies.GATEWAY_CALL,
             )
         except ActivityError:
-            return PreparedCharge(is_ready=False)
+            now = workflow.now()
+            is_late = now - decision.effective_at >= policies.SUBSCRIPTION_PREPARATION_LONGEST
+            is_waiting = wanted.is_due and wanted.kind is not StepKind.PAYMENT and not is_late
+            if not (is_waiting and workflow.patched(_ASKED_AGAIN)):
+                return PreparedCharge(is_ready=False)
+            return PreparedCharge(is_ready=False, at=now + policies.SUBSCRIPTION_PREPARATION_PAUSE)
 
     async def _announce(self, announced: Announced, amount: int) -> None:
         """Keep what the gateway was told of a charge to come."""

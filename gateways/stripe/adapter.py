@@ -6,12 +6,12 @@ number, and its idempotency key comes from both, so that a repeat gets the same 
 """
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import stripe
 
-from billing.errors import AnswerUntrusted, InstructionsLost, OutcomeUnknown
+from billing.errors import InstructionsLost, OutcomeUnknown
 from billing.identifiers import gateway_key
 from billing.payment import ClientSecret, GatewayName, PaymentMethod
 from gateways.clock import Clock
@@ -24,22 +24,20 @@ from gateways.gateway import (
     Opened,
     OpenOutcome,
     Order,
-    Receipt,
     RefundObservation,
     RefundOrder,
     Refused,
     ToldRefunds,
-    check_receipt,
 )
 from gateways.mandates import Mandates
 from gateways.meaning import Meaning
-from gateways.stripe.amounts import from_stripe, to_stripe
+from gateways.stripe.amounts import to_stripe
 from gateways.stripe.charges import StripeCharges
 from gateways.stripe.connection import KEY_LIFE, SdkTransport, read_error
 from gateways.stripe.disputes import StripeDisputes
 from gateways.stripe.intents import StripeIntents
 from gateways.stripe.mandates import StripeMandates
-from gateways.stripe.objects import ChargeView, IntentView, read
+from gateways.stripe.objects import IntentView, read
 from gateways.stripe.outcomes import decline_of, not_whole, refusal_of, state_of
 from gateways.stripe.refunds import StripeRefunds
 
@@ -100,10 +98,10 @@ class StripeGateway:
         """See `Gateway.query`. `gateway_number` is a PaymentIntent's id or a charge's."""
         if gateway_number is not None:
             intent = await self._intents.find_evidence(order, gateway_number)
-            return self._observe(order, intent) if intent else _absent(ObservedState.ABSENT)
+            return self._intents.observe(order, intent) if intent else _absent(ObservedState.ABSENT)
         intent = await self._intents.find(order)
         if intent is not None:
-            return self._observe(order, intent)
+            return self._intents.observe(order, intent)
         # Nobody has the instructions of an order that Stripe never saw.
         is_over = self._clock() >= order.expires_at + ABSENT_FOR_GOOD
         return _absent(ObservedState.DEAD if is_over else ObservedState.ABSENT)
@@ -180,45 +178,13 @@ class StripeGateway:
     def _opened(self, order: Order, intent: IntentView) -> OpenOutcome:
         self._intents.check_ordered(order, intent)
         if state_of(intent.status) is not ObservedState.PENDING:
-            return AlreadyOrdered()
+            return AlreadyOrdered(intent.id)
         if not intent.client_secret:
             raise OutcomeUnknown(f"Stripe gave no client secret for {intent.id}")
         return Opened(
             ClientSecret(client_secret=intent.client_secret, publishable_key=self._publishable_key),
             reference=intent.id,
         )
-
-    def _observe(self, order: Order, intent: IntentView) -> Observation:
-        self._intents.check_identity(order, intent)
-        state = state_of(intent.status)
-        error = intent.last_payment_error
-        if state is not ObservedState.PAID:
-            self._intents.check_terms(order, intent)
-            return Observation(
-                state=state,
-                status=intent.status,
-                reference=intent.id,
-                failure=decline_of(error) if error is not None else None,
-            )
-        # Wrong money is told first: only what was received can be given back.
-        receipt = check_receipt(order, self._receipt(order, intent))
-        self._intents.check_terms(order, intent)
-        return Observation(state=state, status=intent.status, reference=intent.id, receipt=receipt)
-
-    def _receipt(self, order: Order, intent: IntentView) -> Receipt:
-        charge, currency = intent.latest_charge, intent.currency.upper()
-        amount_minor = from_stripe(intent.amount_received, currency)
-        if amount_minor is None:
-            raise AnswerUntrusted(
-                "amount_mismatch",
-                f"{order.number}: Stripe reports {intent.amount_received} {currency} in its own"
-                " units, a fraction of a minor unit",
-            )
-        if isinstance(charge, ChargeView):
-            reference, paid_at = charge.id, datetime.fromtimestamp(charge.created, UTC)
-        else:
-            reference, paid_at = charge or intent.id, self._clock()
-        return Receipt(reference, amount_minor, currency, paid_at)
 
 
 def _absent(state: ObservedState) -> Observation:

@@ -19,12 +19,20 @@ from billing.errors import (
 from billing.identifiers import gateway_key
 from billing.payment import ClientSecret, Failure
 from gateways.clock import Clock
-from gateways.gateway import AlreadyOrdered, ObservedState, Opened, OpenOutcome, Order, Refused
+from gateways.gateway import (
+    AlreadyOrdered,
+    Observation,
+    ObservedState,
+    Opened,
+    OpenOutcome,
+    Order,
+    Refused,
+)
 from gateways.meaning import Meaning
 from gateways.stripe.amounts import to_stripe
 from gateways.stripe.connection import KEY_LIFE, ErrorAnswer, read_error
-from gateways.stripe.intents import StripeIntents
-from gateways.stripe.objects import ErrorView, IntentView, read
+from gateways.stripe.intents import WITH_CHARGE, StripeIntents
+from gateways.stripe.objects import ChargeView, ErrorView, IntentView, read
 from gateways.stripe.outcomes import (
     charge_refusal_of,
     decline_of,
@@ -88,6 +96,7 @@ class StripeCharges:
                     "confirm": True,
                     "description": order.description,
                     "metadata": {"payment_id": order.payment_id, "attempt": str(order.attempt)},
+                    "expand": [WITH_CHARGE],
                 },
                 {"idempotency_key": gateway_key(order.payment_id, order.attempt, step)},
             )
@@ -135,7 +144,18 @@ class StripeCharges:
             raise OutcomeUnknown(f"{intent.id} was declined, and can still be paid")
         if state is ObservedState.DEAD:
             return Refused(_failure_of(error or _UNTOLD))
-        return AlreadyOrdered()
+        return AlreadyOrdered(intent.id, self._seen(order, intent))
+
+    def _seen(self, order: Order, intent: IntentView) -> Observation | None:
+        """The receipt, where this answer is as good as that of a query: only what is paid stays
+        so in an answer that Stripe repeats. What cannot be trusted is left to the query."""
+        is_paid = state_of(intent.status) is ObservedState.PAID
+        if not is_paid or not isinstance(intent.latest_charge, ChargeView):
+            return None
+        try:
+            return self._intents.observe(order, intent)
+        except AnswerUntrusted:
+            return None
 
     async def _canceled(self, intent: IntentView) -> IntentView:
         """The PaymentIntent as it is once Stripe was asked to cancel it: paid, perhaps."""

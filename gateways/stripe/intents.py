@@ -1,5 +1,6 @@
 """The PaymentIntents of one Stripe account: found for an attempt, checked against it, canceled."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 import stripe
@@ -7,13 +8,15 @@ from stripe.params import PaymentIntentListParams
 
 from billing.errors import AnswerUntrusted, OutcomeUnknown
 from gateways.clock import Clock
-from gateways.gateway import Order
+from gateways.gateway import Observation, ObservedState, Order, Receipt, check_receipt
 from gateways.meaning import Meaning
-from gateways.stripe.amounts import to_stripe
+from gateways.stripe.amounts import from_stripe, to_stripe
 from gateways.stripe.connection import CLOCK_SKEW, MOST_PAGES, PAGE_SIZE, read_error
 from gateways.stripe.objects import ChargeView, IntentPage, IntentView, belongs_to, read
+from gateways.stripe.outcomes import decline_of, state_of
 
-_EXPAND: Final = "latest_charge"
+WITH_CHARGE: Final = "latest_charge"
+"""To be expanded, for a receipt's reference and time."""
 
 
 class StripeIntents:
@@ -41,7 +44,7 @@ class StripeIntents:
     async def retrieve(self, intent_id: str) -> IntentView:
         """A PaymentIntent that Stripe has named before."""
         try:
-            found = await self._intents.retrieve_async(intent_id, {"expand": [_EXPAND]})
+            found = await self._intents.retrieve_async(intent_id, {"expand": [WITH_CHARGE]})
         except stripe.StripeError as problem:
             answer = read_error(problem)
         else:
@@ -63,7 +66,7 @@ class StripeIntents:
                     f"{number!r} given as evidence for {order.number} is neither a PaymentIntent"
                     " (pi_…) nor a charge (ch_…)",
                 )
-            found = await self._intents.retrieve_async(number, {"expand": [_EXPAND]})
+            found = await self._intents.retrieve_async(number, {"expand": [WITH_CHARGE]})
             return _checked_id(read(IntentView, found), number)
         except stripe.StripeError as problem:
             answer = read_error(problem)
@@ -119,6 +122,24 @@ class StripeIntents:
         except AnswerUntrusted as problem:
             raise OutcomeUnknown(f"not what was ordered: {problem.detail}") from None
 
+    def observe(self, order: Order, intent: IntentView) -> Observation:
+        """What the PaymentIntent says of the attempt. Raises AnswerUntrusted."""
+        self.check_identity(order, intent)
+        state = state_of(intent.status)
+        error = intent.last_payment_error
+        if state is not ObservedState.PAID:
+            self.check_terms(order, intent)
+            return Observation(
+                state=state,
+                status=intent.status,
+                reference=intent.id,
+                failure=decline_of(error) if error is not None else None,
+            )
+        # Wrong money is told first: only what was received can be given back.
+        receipt = check_receipt(order, self._receipt(order, intent))
+        self.check_terms(order, intent)
+        return Observation(state=state, status=intent.status, reference=intent.id, receipt=receipt)
+
     async def _look_up(self, order: Order) -> IntentView | None:
         """Go through the PaymentIntents made since the order. Search would be one call, but may
         lag behind by minutes; a list never does."""
@@ -130,7 +151,7 @@ class StripeIntents:
                 "lte": int((newest + CLOCK_SKEW).timestamp()),
             },
             "limit": PAGE_SIZE,
-            "expand": [f"data.{_EXPAND}"],
+            "expand": [f"data.{WITH_CHARGE}"],
         }
         if order.mandate is not None and order.mandate.customer_reference is not None:
             wanted["customer"] = order.mandate.customer_reference
@@ -153,6 +174,21 @@ class StripeIntents:
         except stripe.StripeError as problem:
             answer = read_error(problem)
         return answer.raise_as_error()
+
+    def _receipt(self, order: Order, intent: IntentView) -> Receipt:
+        charge, currency = intent.latest_charge, intent.currency.upper()
+        amount_minor = from_stripe(intent.amount_received, currency)
+        if amount_minor is None:
+            raise AnswerUntrusted(
+                "amount_mismatch",
+                f"{order.number}: Stripe reports {intent.amount_received} {currency} in its own"
+                " units, a fraction of a minor unit",
+            )
+        if isinstance(charge, ChargeView):
+            reference, paid_at = charge.id, datetime.fromtimestamp(charge.created, UTC)
+        else:
+            reference, paid_at = charge or intent.id, self._clock()
+        return Receipt(reference, amount_minor, currency, paid_at)
 
 
 def _checked_id(intent: IntentView, asked_for: str) -> IntentView:

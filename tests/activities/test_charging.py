@@ -19,14 +19,16 @@ from billing.payment import Failure, GatewayName, NoAction, PaymentMethod, Payme
 from embedded.postgres import PostgresServer
 from gateways.gateway import (
     AlreadyOrdered,
+    Observation,
     ObservedState,
     Opened,
     OpenOutcome,
     Order,
+    Receipt,
     Refused,
 )
 from storage.database import Database
-from tests.activities.scripted import NOW, ScriptedGateway, order
+from tests.activities.scripted import AMOUNT, NOW, ScriptedGateway, order
 from tests.activities.scripted_mandates import ACTIVE, ScriptedMandates, method_order
 from tests.fixtures.database import DatabaseUrls, fresh_copy
 
@@ -142,6 +144,33 @@ async def test_one_under_way_is_processing_and_never_another_attempt(
     assert (await desk.settle()).payment.status is PaymentStatus.PROCESSING
     desk.gateway.states[1] = ObservedState.PAID
     assert (await desk.settle()).payment.status is PaymentStatus.SUCCEEDED
+
+
+async def test_what_the_answer_itself_has_told_is_not_asked_for(desk: Desk) -> None:
+    desk.gateway.states[1] = ObservedState.PAID
+    number = desk.order.payment_id
+    receipt = Receipt(f"trade_{number}", AMOUNT, "CNY", NOW)
+    seen = Observation(ObservedState.PAID, "PAID", reference="ref_1", receipt=receipt)
+    desk.answers(AlreadyOrdered("ref_1", seen))
+    for _ in range(2):
+        assert (await desk.charge()).payment.status is PaymentStatus.SUCCEEDED
+    assert desk.gateway.queried == []
+    # Told again by a query, it is the same money.
+    assert (await desk.settle()).payment.status is PaymentStatus.SUCCEEDED
+    async with desk.database.single() as work:
+        (kept,) = await work.receipts.of(number)
+        record = await work.payments.find(number)
+    assert (kept.kept, kept.amount_minor) == (True, AMOUNT)
+    assert record is not None
+    assert record.attempt(1).reference == "ref_1"
+
+
+async def test_it_is_asked_for_by_the_number_that_the_answer_told(desk: Desk) -> None:
+    desk.gateway.states[1] = ObservedState.PROCESSING
+    desk.answers(AlreadyOrdered("ref_1"))
+    await desk.charge()
+    await desk.settle()
+    assert [order.reference for order in desk.gateway.queried] == ["ref_1", "ref_1"]
 
 
 async def test_a_decline_fails_the_payment_with_it(desk: Desk) -> None:

@@ -191,3 +191,10 @@ async def test_what_has_ended_or_is_signed_for_less_carries_nothing(
     assert await mandated.prepare(amount=9900) != UNREADY
     mandated.mandates.seen = ENDED
     assert await mandated.prepare() == UNREADY
+
+
+async def test_a_card_has_no_windows_and_the_limit_of_its_consent(database: Database) -> None:
+    card = await Desk(database, GatewayName.STRIPE).save()
+    night = NOON + timedelta(hours=12)
+    assert await card.prepare(amount=9900, now=night) == PreparedCharge(is_ready=True, at=night)
+    assert await card.prepare(amount=9901) == UNREADY

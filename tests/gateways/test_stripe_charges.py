@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,7 +16,14 @@ from billing.errors import (
     OutcomeUnknown,
 )
 from billing.payment import ClientSecret, DeclineClass, PaymentMethod
-from gateways.gateway import AlreadyOrdered, Opened, Refused
+from gateways.gateway import (
+    AlreadyOrdered,
+    Observation,
+    ObservedState,
+    Opened,
+    Receipt,
+    Refused,
+)
 from gateways.mandates import Mandate
 from gateways.stripe.adapter import StripeGateway
 from tests.gateways.parties import EXPIRES_AT, NOW, NUMBER, make_order
@@ -48,6 +55,15 @@ CREATE = "POST /v1/payment_intents"
 LIST = "GET /v1/payment_intents"
 RETRIEVE = f"GET /v1/payment_intents/{INTENT_ID}"
 CANCEL = f"POST /v1/payment_intents/{INTENT_ID}/cancel"
+RECEIVED = AlreadyOrdered(
+    INTENT_ID,
+    Observation(
+        ObservedState.PAID,
+        "succeeded",
+        reference=INTENT_ID,
+        receipt=Receipt("ch_1", ORDER.amount_minor, "USD", datetime.fromtimestamp(1795394000, UTC)),
+    ),
+)
 TOO_LATE = error(400, type="invalid_request_error", code="payment_intent_unexpected_state")
 
 
@@ -76,7 +92,7 @@ async def test_a_charge_is_confirmed_as_it_is_made_and_the_same_at_each_repeat(
     gateway: StripeGateway, scripted: Stripe
 ) -> None:
     scripted.answers = [ok(paid()), ok(paid(), **{"idempotent-replayed": "true"})]
-    assert await gateway.open(ORDER) == await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == await gateway.open(ORDER) == RECEIVED
     assert scripted.calls == [CREATE] * 2
     assert scripted.form() == {
         "amount": "2905",
@@ -90,6 +106,7 @@ async def test_a_charge_is_confirmed_as_it_is_made_and_the_same_at_each_repeat(
         "description": "Gold membership",
         "metadata[payment_id]": NUMBER,
         "metadata[attempt]": "1",
+        "expand[0]": "latest_charge",
     }
     one, other = scripted.requests
     assert one.content == other.content
@@ -101,7 +118,22 @@ async def test_a_charge_under_way_is_asked_about(
     gateway: StripeGateway, scripted: Stripe, status: str
 ) -> None:
     scripted.answers = [ok(intent(status=status))]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == AlreadyOrdered(INTENT_ID)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"latest_charge": "ch_1"},
+        {"latest_charge": None},
+        {"amount_received": ORDER.amount_minor - 1},
+    ],
+)
+async def test_a_receipt_that_is_not_whole_is_left_to_the_query(
+    gateway: StripeGateway, scripted: Stripe, changes: dict[str, Any]
+) -> None:
+    scripted.answers = [ok(paid(**changes))]
+    assert await gateway.open(ORDER) == AlreadyOrdered(INTENT_ID)
 
 
 async def test_a_declined_charge_is_canceled_before_it_is_refused(
@@ -156,9 +188,9 @@ async def test_a_declined_charge_that_was_paid_meanwhile_is_no_refusal(
     gateway: StripeGateway, scripted: Stripe, cancel: httpx.Response
 ) -> None:
     scripted.answers = [declined(), ok(intent()), cancel, ok(paid())]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == RECEIVED
     scripted.answers = [declined(replayed=True), ok(paid())]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == RECEIVED
 
 
 @pytest.mark.parametrize(
@@ -219,7 +251,7 @@ async def test_a_payer_whose_bank_wants_them_is_given_the_client_secret(
     assert CANCEL not in scripted.calls
 
     scripted.answers = [authentication(replayed=True), ok(paid())]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == RECEIVED
     scripted.answers = [authentication(replayed=True), canceled()]
     outcome = await gateway.open(ORDER)
     assert isinstance(outcome, Refused)
@@ -248,7 +280,7 @@ async def test_a_card_that_is_gone_is_for_the_payer_to_replace(
     assert (told.code, told.advice) == ("mandate_ended", DeclineClass.NEEDS_CUSTOMER)
     # The repeat of a charge whose answer was lost, and whose card was detached since.
     scripted.answers = [answer, page(paid())]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == RECEIVED
     assert scripted.form()["customer"] == "cus_R1a2b3c4"
 
 
@@ -301,7 +333,7 @@ async def test_a_key_that_is_used_up_is_followed_by_looking(
     gateway: StripeGateway, scripted: Stripe, answer: httpx.Response
 ) -> None:
     scripted.answers = [answer, page(intent(id="pi_other", metadata={}), paid())]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == RECEIVED
     scripted.answers = [answer, page(intent()), canceled(), canceled()]
     assert isinstance(await gateway.open(ORDER), Refused)
     failed = {"type": "card_error", "code": "card_declined", "decline_code": "lost_card"}
@@ -322,7 +354,7 @@ async def test_an_old_key_is_never_sent_again(
 ) -> None:
     clock.now = EXPIRES_AT + timedelta(days=2)
     scripted.answers = [page(paid())]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == RECEIVED
     asked = scripted.form()
     assert asked["customer"] == "cus_R1a2b3c4"
     assert int(asked["created[gte]"]) < NOW.timestamp()
@@ -330,7 +362,7 @@ async def test_an_old_key_is_never_sent_again(
     assert int(asked["created[lte]"]) >= clock.now.timestamp()
 
     scripted.answers = [page(), ok(paid())]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == RECEIVED
     assert scripted.requests[-1].headers["idempotency-key"] == f"{NUMBER}:01:reopen"
 
     failed = {"type": "card_error", "code": "card_declined", "decline_code": "lost_card"}

@@ -179,7 +179,7 @@ async def test_an_old_key_is_never_sent_again(
     assert scripted.requests[-1].headers["idempotency-key"] == f"{NUMBER}:01:reopen"
 
     scripted.answers = [page(intent(status="canceled"))]
-    assert await gateway.open(ORDER) == AlreadyOrdered()
+    assert await gateway.open(ORDER) == AlreadyOrdered(INTENT_ID)
 
 
 async def test_a_key_just_young_enough_is_sent(

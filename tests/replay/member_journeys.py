@@ -101,6 +101,39 @@ async def _never_paid(house: House) -> str:
     return str(member.subscription["id"])
 
 
+async def _signed_again(house: House) -> tuple[str, str]:
+    """Changed to a plan above what its payer had signed for, who signs again: the subscription, and
+    what was signed."""
+    shop, user_id = _shop(house), _user()
+    terms = members.terms_of("alipay") | {"most": 2500}
+    method = await shop.save_method(user_id, "alipay", **terms)
+    member = await members.signed_up(shop, "alipay", user_id, method)
+    changed = await shop.command(member.subscription, "change", tier="BASIC", cycle="quarterly")
+    signed = await shop.consent(changed["signature"])
+    await shop.until_subscription(
+        changed["id"], lambda now: now["payment_method_id"] == signed["id"]
+    )
+    return await _ended(house, member, at_period_end=False), str(signed["id"])
+
+
+async def _signed_for(house: House) -> str:
+    subscription_id, _ = await _signed_again(house)
+    return subscription_id
+
+
+async def _signing(house: House) -> str:
+    _, method_id = await _signed_again(house)
+    return method_id
+
+
+async def _above_its_card(house: House) -> str:
+    """The card may be charged less than the plan costs: the first period is paid by hand."""
+    shop, user_id = _shop(house), _user()
+    method = await shop.save_method(user_id, "stripe", currency="USD", most=100)
+    member = await members.signed_up(shop, "stripe", user_id, method)
+    return await _ended(house, member, at_period_end=False)
+
+
 def _shop(house: House) -> Shop:
     return Shop(house.api, house.sandbox.control)
 
@@ -140,6 +173,7 @@ METHOD_JOURNEYS: Final[dict[str, Journey]] = {
     },
     "method-left-alipay": Journey(partial(_left, gateway="alipay")),
     "method-default-stripe": Journey(_made_default, has_after=True),
+    "method-signed-again": Journey(_signing),
 }
 MEMBER_JOURNEYS: Final[dict[str, Journey]] = {
     **{f"member-{gateway}": Journey(partial(_renewed, gateway=gateway)) for gateway in METHODS},
@@ -148,6 +182,8 @@ MEMBER_JOURNEYS: Final[dict[str, Journey]] = {
     "member-paid-by-hand": Journey(_paid_by_hand),
     "member-operated": Journey(_operated),
     "member-never-paid": Journey(_never_paid),
+    "member-signed-again": Journey(_signed_for),
+    "member-above-its-card": Journey(_above_its_card),
 }
 CHARGE_JOURNEYS: Final[dict[str, Journey]] = {
     f"charged-{gateway}": Journey(partial(_charged, gateway=gateway)) for gateway in METHODS

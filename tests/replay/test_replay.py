@@ -23,9 +23,7 @@ from billing.messages import (
 )
 from billing.payment import PaymentStatus
 from billing.refund import RefundStatus
-from billing.subscription_messages import (
-    PAYMENT_ENDED,
-)
+from billing.subscription_messages import METHOD_SIGNED, PAYMENT_ENDED
 from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 from runtime.settings import EncryptionKeys
@@ -83,10 +81,11 @@ PAYMENT_HISTORIES = [
 AFTERS = [name for name in PAYMENT_HISTORIES if name.endswith("-after")]
 PAYMENTS = [name for name in PAYMENT_HISTORIES if name not in AFTERS]
 METHOD_DEFAULT = "method.make_default"
+SUBSCRIPTION_READ = "subscription.read"
 ACTIVITIES = {
     OPEN, SETTLE, CLOSE, END, FLAG, DISPUTES, DISCOVER, SWITCH, RESERVE, ASK, SETTLE_REFUND, SPEND,
     METHOD_OPEN, METHOD_SETTLE, METHOD_REVOKE, METHOD_DEFAULT,
-    SUBSCRIPTION_OPEN, WRITE, PREPARE, GIVE_BACK,
+    SUBSCRIPTION_OPEN, SUBSCRIPTION_READ, WRITE, PREPARE, GIVE_BACK,
 }  # fmt: skip
 UPDATES = {
     "create", "cancel", "refresh", "review", "switch", "revoke", "make_default",
@@ -238,7 +237,7 @@ class TestWhatIsRecorded:
             event.workflow_execution_signaled_event_attributes.signal_name
             for event in recorded
             if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
-        } == {GATEWAY_REPORTED, PAYMENT_ENDED}
+        } == {GATEWAY_REPORTED, METHOD_SIGNED, PAYMENT_ENDED}
 
     def test_every_end(self) -> None:
         assert {ended.status for ended in ends(PAYMENT_HISTORIES, PaymentEnded)} == {

@@ -337,6 +337,29 @@ async def test_unfinished_are_active_ones_past_their_end_until_the_gateway_was_a
     assert await found_when_asked(timedelta(hours=25))
 
 
+@pytest.mark.parametrize("status", [None, PaymentStatus.SUCCEEDED, PaymentStatus.FAILED])
+async def test_it_was_charged_by_whatever_has_not_failed(
+    database: Database, status: PaymentStatus | None
+) -> None:
+    order, other = [await save(database, user_id=a_user()) for _ in range(2)]
+    payment = make_order(
+        user_id=order.user_id,
+        method=PaymentMethod.SAVED,
+        gateway=GatewayName.STRIPE,
+        payment_method_id=order.method_id,
+    )
+    async with database.begin() as work:
+        assert not await work.methods.was_charged(order.method_id)
+        await work.payments.insert(payment, NOW)
+        if status is not None:
+            paid_at = NOW if status is PaymentStatus.SUCCEEDED else None
+            await work.payments.move(payment.payment_id, status, paid_at=paid_at, now=NOW)
+        assert await work.methods.was_charged(order.method_id) is (
+            status is not PaymentStatus.FAILED
+        )
+        assert not await work.methods.was_charged(other.method_id)
+
+
 async def test_charges_under_way_are_payments_that_have_not_ended(database: Database) -> None:
     order = await save(database, user_id=a_user())
     saved = {

@@ -104,7 +104,8 @@ class ScriptedSubscription:
     """`outcomes` are the answers to the charges to come, in order: None pays, a Failure declines,
     and `waits` leaves the payer time; without one left, every charge is paid. `pays_waiting`
     makes waiting payments paid at the next look. `events` are what was written, `charged` the
-    orders that gateways were asked for. `forgets` names activities that fail once, after their
+    orders that gateways were asked for. `signed` is what a read tells to be signed. Until
+    `silent_until` no mandate is prepared. `forgets` names activities that fail once, after their
     work."""
 
     waits = Failure(code="waits", message="for its payer")
@@ -118,6 +119,8 @@ class ScriptedSubscription:
         self.writes: list[WriteSubscription] = []
         self.given_back: list[FindReturns] = []
         self.covered = 0
+        self.signed: str | None = None
+        self.silent_until: datetime | None = None
         self.forgets: set[str] = set()
         self.payments: dict[str, _Paying] = {}
         self.standing: SubscriptionStanding | None = None
@@ -144,7 +147,7 @@ class ScriptedSubscription:
 
     @activity.defn(name="subscription.read")
     async def read(self, request: ReadSubscription) -> SubscriptionStanding:
-        return self._told()
+        return self._told().model_copy(update={"signed": self.signed})
 
     @activity.defn(name="subscription.write")
     async def write(self, request: WriteSubscription) -> SubscriptionStanding:
@@ -180,7 +183,7 @@ class ScriptedSubscription:
 
     @activity.defn(name="subscription.prepare")
     async def prepare(self, request: PrepareCharge) -> PreparedCharge:
-        self.preparations.append(request)
+        self._hear(request)
         if self.prepared:
             return self.prepared.popleft()
         return PreparedCharge(is_ready=request.due_at <= request.now, at=request.due_at)
@@ -227,6 +230,11 @@ class ScriptedSubscription:
     @property
     def gateway_activities(self) -> list[Callable[..., Any]]:
         return [self.open_payment, self.settle_payment, self.close_payment, self.prepare]
+
+    def _hear(self, request: PrepareCharge) -> None:
+        self.preparations.append(request)
+        if self.silent_until is not None and request.now < self.silent_until:
+            raise ApplicationError("no answer", type="outcome_unknown")
 
     def _forget(self, name: str) -> None:
         """The answer is lost on its way; what was done stands."""

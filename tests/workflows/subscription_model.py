@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from temporalio import activity
 
-from billing.charges import Move
+from billing.charges import Move, Wanted
 from billing.errors import BillingError
 from billing.identifiers import charge_payment_id
 from billing.moves import (
@@ -105,6 +105,11 @@ class ChancedRecord(ScriptedSubscription):
         return PreparedCharge(is_ready=False)
 
 
+def _is_waited_for(wanted: Wanted) -> bool:
+    """Whether somebody waits for the charge, so that a card's limit is looked at before."""
+    return wanted.kind is StepKind.SIGN_UP or not (wanted.is_due or wanted.kind is StepKind.PAYMENT)
+
+
 class Model:
     """`command` is what somebody waits for. `charges` are those that the rules have begun, `paid`
     the numbers of the periods that were paid for, `settled` of those that were paid or free."""
@@ -191,7 +196,8 @@ class Model:
         """What becomes of a move once its mandate has answered."""
         known, wanted = self.standing, move.charge
         is_free = wanted is None or wanted.method_id is None
-        if wanted is None or is_free or known.subscription.gateway is GatewayName.STRIPE:
+        is_card = known.subscription.gateway is GatewayName.STRIPE
+        if wanted is None or is_free or (is_card and not _is_waited_for(wanted)):
             if at == now:
                 yield move
             return

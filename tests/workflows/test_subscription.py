@@ -67,6 +67,13 @@ class TestSigningUp:
         [order] = bench.script.charged
         assert order.expires_at - order.created_at == policies.SUBSCRIPTION_CODE_LIFE
 
+    async def test_above_what_a_card_may_be_charged_it_is_paid_by_hand(self, bench: Bench) -> None:
+        bench.script.prepared.append(PreparedCharge(is_ready=False))
+        await bench.sign_up()
+        await bench.until("activated")
+        [order] = bench.script.charged
+        assert (order.method, order.payment_method_id) == (PaymentMethod.CARD, None)
+
     async def test_a_trial_is_charged_when_it_is_over(self, bench: Bench) -> None:
         answer = await bench.sign_up(trial_days=14)
         assert answer.subscription.status in (

@@ -20,11 +20,11 @@ from billing.subscription_messages import (
 )
 from runtime.queues import CORE
 from tests.billing.subscriptions import plan
-from tests.workflows.scripted_subscription import (
-    SOFT,
-)
+from tests.workflows.scripted_subscription import METHOD_ID, SOFT
 from tests.workflows.subscribing import NOW, Bench, open_bench, refused
 from workflows import SubscriptionWorkflow
+
+SIGNED = "pm_01hf7yat00fzzvzzzzzzzzzzzy"
 
 
 @pytest.fixture
@@ -167,3 +167,60 @@ class TestCommands:
         await bench.handle.cancel()
         assert await bench.ended() is SubscriptionStatus.CANCELED
         assert bench.script.writes[-1].data["operated_by"] == "temporal"
+
+
+class TestSignature:
+    async def test_what_is_signed_is_charged_in_the_old_one_s_place(self, bench: Bench) -> None:
+        await bench.sign_up()
+        await bench.until("activated")
+        bench.script.signed = SIGNED
+        await bench.handle.signal(SubscriptionWorkflow.method_signed)
+        await bench.until("method_changed")
+        assert bench.script.known.subscription.payment_method_id == SIGNED
+        await bench.until("renewed")
+        assert bench.script.charged[-1].payment_method_id == SIGNED
+
+    async def test_it_waits_for_the_charge_under_way(self, bench: Bench) -> None:
+        bench.script.outcomes.extend([None, bench.script.waits])
+        await bench.sign_up()
+        await bench.until("activated")
+        dearer = ChangeSubscription(plan=plan(Tier.SUPER, Cycle.MONTHLY))
+        await bench.handle.execute_update(SubscriptionWorkflow.change, dearer)
+        bench.script.signed = SIGNED
+        await bench.handle.signal(SubscriptionWorkflow.method_signed)
+        await bench.environment.sleep(timedelta(minutes=1))
+        assert bench.script.known.subscription.payment_method_id == METHOD_ID
+        bench.script.pays_waiting = True
+        await bench.until("method_changed")
+        assert bench.script.names[-2:] == ["changed", "method_changed"]
+
+    async def test_it_goes_before_what_came_meanwhile(self, bench: Bench) -> None:
+        bench.script.outcomes.extend([None, bench.script.waits])
+        await bench.sign_up()
+        await bench.until("activated")
+        dearer = ChangeSubscription(plan=plan(Tier.SUPER, Cycle.MONTHLY))
+        bench.script.signed = SIGNED
+        await bench.handle.signal(SubscriptionWorkflow.method_signed)
+        await bench.handle.execute_update(SubscriptionWorkflow.change, dearer)
+        assert bench.script.names[-2:] == ["method_changed", "charge_started"]
+        charge = bench.script.known.charge
+        assert charge is not None
+        assert charge.method_id == SIGNED
+
+    async def test_a_new_run_finds_it_in_the_record(self, bench: Bench) -> None:
+        """The process was lost as the payer signed."""
+        await bench.sign_up()
+        await bench.until("activated")
+        await bench.handle.terminate("lost")
+        bench.script.signed = SIGNED
+        start = await bench.start()
+        await bench.begin(start.model_copy(update={"resumed": True}))
+        await bench.until("method_changed")
+        assert bench.script.known.subscription.payment_method_id == SIGNED
+
+    async def test_nothing_signed_changes_nothing(self, bench: Bench) -> None:
+        await bench.sign_up()
+        await bench.until("activated")
+        await bench.handle.signal(SubscriptionWorkflow.method_signed)
+        await bench.until("renewed")
+        assert "method_changed" not in bench.script.names

@@ -5,7 +5,7 @@ Its process is away from before the due time until after it, and goes on from th
 server's clock stands still while a task waits for a worker that is off."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from temporalio import activity
@@ -23,7 +23,7 @@ from billing.subscription_messages import (
 )
 from runtime.queues import CORE
 from tests.billing.calendar_reference import boundary
-from tests.workflows.scripted_subscription import METHOD_ID, ScriptedSubscription
+from tests.workflows.scripted_subscription import METHOD_ID, SOFT, ScriptedSubscription
 from tests.workflows.subscribing import Bench, open_bench
 from workflows import SubscriptionWorkflow
 
@@ -38,7 +38,7 @@ class ContractRecord(ScriptedSubscription):
 
     @activity.defn(name="subscription.prepare")
     async def prepare(self, request: PrepareCharge) -> PreparedCharge:
-        self.preparations.append(request)
+        self._hear(request)
         if request.gateway is not GatewayName.WECHATPAY or request.kind is StepKind.SIGN_UP:
             return PreparedCharge(is_ready=request.due_at <= request.now, at=request.due_at)
         announced = request.announced
@@ -73,6 +73,15 @@ async def away(bench: Bench, ahead: timedelta) -> None:
     await bench.client.start_workflow(
         SubscriptionWorkflow.run, start, id=bench.subscription_id, task_queue=CORE
     )
+
+
+async def falls_silent(bench: Bench, late: timedelta) -> datetime:
+    """The gateway says nothing from an hour before the period's end until so late after it."""
+    end = bench.script.known.subscription.period.end
+    before = end - timedelta(hours=1) - await bench.environment.get_current_time()
+    await bench.environment.sleep(before)
+    bench.script.silent_until = end + late
+    return end
 
 
 def holds(bench: Bench, number: int) -> None:
@@ -147,3 +156,42 @@ async def test_paid_by_hand_ahead(bench: Bench) -> None:
     await away(bench, timedelta(hours=1))
     await bench.until("renewed", most=timedelta(minutes=5))
     holds(bench, 2)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "latest"),
+    [(GatewayName.ALIPAY, timedelta(hours=12)), (GatewayName.WECHATPAY, timedelta(days=1))],
+)
+async def test_a_gateway_that_is_silent_for_hours_is_asked_again(
+    bench: Bench, gateway: GatewayName, latest: timedelta
+) -> None:
+    await bench.sign_up(gateway=gateway, method_id=METHOD_ID)
+    await bench.until("activated")
+    end = await falls_silent(bench, timedelta(hours=9))
+    await bench.until("renewed")
+    holds(bench, 2)
+    renewal = bench.script.charged[-1]
+    assert renewal.payment_method_id == METHOD_ID
+    assert timedelta(hours=9) <= renewal.created_at - end <= latest
+
+
+async def test_a_gateway_that_is_silent_for_a_day_has_the_customer_asked(bench: Bench) -> None:
+    await bench.sign_up(gateway=GatewayName.ALIPAY, method_id=METHOD_ID)
+    await bench.until("activated")
+    end = await falls_silent(bench, timedelta(days=9))
+    await bench.until("past_due")
+    [*_, (_, asked_at)] = bench.script.events
+    assert timedelta(days=1) <= asked_at - end <= timedelta(days=1, hours=3)
+    assert bench.script.known.debt is not None
+    assert bench.script.known.debt.method_id is None
+
+
+async def test_what_is_owed_does_not_wait_for_a_silent_gateway(bench: Bench) -> None:
+    """By what is owed the customer is past due already: the next means is taken."""
+    bench.script.outcomes.extend([None, SOFT])
+    await bench.sign_up(gateway=GatewayName.ALIPAY, method_id=METHOD_ID)
+    await bench.until("past_due")
+    bench.script.silent_until = bench.script.known.subscription.period.end
+    await bench.until("payment_requested")
+    assert bench.script.known.debt is not None
+    assert bench.script.known.debt.method_id is None
