@@ -21,7 +21,7 @@ from tests.faults.keeping import KeptWorkers
 from tests.faults.operators import shorten_budget, skip_time
 from tests.fixtures.house import BASE, House
 
-_PATIENCE_SECONDS = 90
+_PATIENCE_SECONDS = 180
 _LOOK_SECONDS = 0.2
 _SHORT_LIFE_SECONDS = 5
 # Long enough for an order whose worker died to be placed again.

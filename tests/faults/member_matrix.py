@@ -50,7 +50,7 @@ IN_CORE: Final = {
     GIVE_BACK: ("before", "after"),
 }
 
-_PATIENCE_SECONDS: Final = 120
+_PATIENCE_SECONDS: Final = 180
 _UNAVAILABLE: Final = 503
 
 

@@ -40,7 +40,7 @@ LIES_OF_UNPAID: Final = {
 """What an answer can misstate before there is a receipt: Stripe's intents name their money from
 the start, the others' is looked at when it is paid."""
 
-_PATIENCE_SECONDS: Final = 120
+_PATIENCE_SECONDS: Final = 180
 _LOOKS_WHILE_OWED: Final = 75
 
 

@@ -78,7 +78,7 @@ async def scene(
         yield Scene(house, workers, points, matrix)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("is_soak", [False, pytest.param(True, marks=pytest.mark.soak)])
 async def test_the_gateways_workers_die(
     scene: Scene, request: pytest.FixtureRequest, *, is_soak: bool
@@ -90,7 +90,7 @@ async def test_the_gateways_workers_die(
     await _hold_promises(scene, request)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_the_core_workers_die(scene: Scene, request: pytest.FixtureRequest) -> None:
     matrix = scene.matrix
     fired_before = len(scene.points.fired)
@@ -118,7 +118,7 @@ async def test_the_core_workers_die(scene: Scene, request: pytest.FixtureRequest
     await _hold_promises(scene, request)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_workers_die_in_refunds(scene: Scene, request: pytest.FixtureRequest) -> None:
     refunds = RefundMatrix(scene.house, scene.points)
     looking = asyncio.create_task(refunds.look())

@@ -24,7 +24,7 @@ from tests.fixtures.house import open_house
 WORKERS = ("core", "core", "stripe", "alipay", "wechatpay")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("is_soak", [False, pytest.param(True, marks=pytest.mark.soak)])
 async def test_workers_die_in_memberships(
     postgres_server: PostgresServer,

@@ -35,7 +35,7 @@ LIES: Final = (
     ("refund_query", "unknown_status"),
 )
 _PENDING_CARD: Final = "4000000000007726"
-_PATIENCE_SECONDS: Final = 120
+_PATIENCE_SECONDS: Final = 180
 
 Json = dict[str, Any]
 

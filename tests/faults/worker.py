@@ -2,9 +2,9 @@
 
 They are wired as `python -m worker` wires them, and have crash points. What is started is a keeper
 that loads everything once and forks a worker for each place; only these connect and work. When
-SIGKILL ends one, the keeper forks the next into its place: a fork takes a twentieth of a second,
-a start two. A place is `core`, or the name of the one gateway whose queue is worked on there; the
-same place may be given more than once.
+SIGKILL ends one, or it could not reach Temporal, the keeper forks the next into its place, as a
+supervisor would: a fork takes a twentieth of a second, a start two. A place is `core`, or the name
+of the one gateway whose queue is worked on there; the same place may be given more than once.
 
 In FOLDER, for the n-th place: `n-PLACE.pid` names the worker that is there, and `n-PLACE.ready`
 exists once one has begun to poll. `deaths` has the pid of each worker that SIGKILL ended.
@@ -17,6 +17,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,8 @@ from tests.faults.crash_points import (
 from worker import run
 
 CORE = "core"
+# Of a worker that found no Temporal: a failure that passes (EX_TEMPFAIL of sysexits.h).
+OUT_OF_REACH = 75
 
 # What the first calls of a worker would load.
 _LOADED_LATE = (
@@ -57,6 +60,7 @@ class Keeper:
         self._places = places
         self._points = CrashPoints(folder)
         self._workers: dict[int, int] = {}
+        self._is_ending = False
         self._settings = load_settings()
         self._gateways = {
             name: CrashingGateway(gateway, self._points)
@@ -70,7 +74,7 @@ class Keeper:
         load_default_build_id()
 
     def keep(self) -> int:
-        """Until each worker has ended otherwise than by SIGKILL; the worst of their exit codes."""
+        """Until each worker has ended by itself; the worst of their exit codes."""
         signal.signal(signal.SIGTERM, self._pass_on)
         gc.freeze()
         codes = [0]
@@ -80,12 +84,13 @@ class Keeper:
             pid, status = os.waitpid(-1, 0)
             place = self._workers.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            if code != -signal.SIGKILL:
+            if code == -signal.SIGKILL:
+                with (self._folder / "deaths").open("a") as deaths:
+                    deaths.write(f"{pid}\n")
+            if code in (-signal.SIGKILL, OUT_OF_REACH) and not self._is_ending:
+                self._fill(place)
+            elif code != -signal.SIGKILL:
                 codes.append(abs(code))
-                continue
-            with (self._folder / "deaths").open("a") as deaths:
-                deaths.write(f"{pid}\n")
-            self._fill(place)
         return max(codes)
 
     def _fill(self, place: int) -> None:
@@ -107,16 +112,21 @@ class Keeper:
         (self._folder / f"{name}.pid").write_text(str(os.getpid()))
         os.environ["EVERBILL_READY_FILE"] = str(self._folder / f"{name}.ready")
         gateways = {name: each for name, each in self._gateways.items() if name == kind}
-        asyncio.run(
-            run(
-                self._settings,
-                "core" if kind == CORE else "gateways",
-                gateways=gateways,
-                interceptors=[CrashInterceptor(self._points)],
+        try:
+            asyncio.run(
+                run(
+                    self._settings,
+                    "core" if kind == CORE else "gateways",
+                    gateways=gateways,
+                    interceptors=[CrashInterceptor(self._points)],
+                )
             )
-        )
+        except RuntimeError:
+            traceback.print_exc()
+            sys.exit(OUT_OF_REACH)
 
     def _pass_on(self, number: int, _frame: object) -> None:
+        self._is_ending = True
         for pid in self._workers:
             os.kill(pid, number)
 
