@@ -154,6 +154,7 @@ def _side_by_side(shop: Shop, gateways: list[str]) -> Iterator[Coroutine[Any, An
             yield play(shop, gateway)
     for gateway in journeys.LATE:
         yield journeys.canceled_then_paid(shop, gateway)
+    yield journeys.expired_then_paid(shop)
     for outcome in ("won", "lost"):
         yield journeys.disputed(shop, outcome)
 

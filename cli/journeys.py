@@ -113,6 +113,25 @@ async def canceled_then_paid(shop: Shop, gateway: str) -> Journey:
     )
 
 
+async def expired_then_paid(shop: Shop) -> Journey:
+    """A card whose bank takes its time: at the deadline the money can be neither seen nor stopped.
+    Orders at Alipay and WeChat Pay cannot be paid past theirs."""
+    payment = await shop.order(
+        "stripe", "Paid after its time", expires_in_seconds=_ABANDONED_AFTER_SECONDS
+    )
+    await shop.pay(payment, slow_bank=True)
+    await shop.until_ended(payment["id"])
+    await shop.pay(payment)
+    returned = await shop.until_returned(payment["id"])
+    return Journey(
+        "expired, then paid",
+        await shop.read(payment["id"]),
+        "expired",
+        returned=returned,
+        expected_returned=AMOUNT,
+    )
+
+
 async def paid_on_two_rails(shop: Shop, gateway: str) -> Journey:
     """Switched to this gateway from another, and paid on both at once."""
     other = _SWITCHED_FROM[gateway]

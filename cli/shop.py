@@ -124,8 +124,8 @@ class Shop:
     async def read(self, payment_id: str) -> dict[str, Any]:
         return _taken(await self.api.get(f"{_BASE}/{payment_id}"))
 
-    async def pay(self, payment: dict[str, Any]) -> None:
-        await self._device("pay", payment)
+    async def pay(self, payment: dict[str, Any], **options: object) -> None:
+        await self._device("pay", payment, **options)
 
     async def dispute(self, payment: dict[str, Any]) -> None:
         """The cardholder tells the bank that the charge was not theirs."""
@@ -290,13 +290,9 @@ class Shop:
             raise JourneyFailed(f"{path} never came to that: {found}") from None
         return found
 
-    async def _device(self, deed: str, payment: dict[str, Any]) -> None:
-        _taken(
-            await self.sandbox.post(
-                f"/control/{deed}",
-                json={"gateway": payment["gateway"], "next_action": payment["next_action"]},
-            )
-        )
+    async def _device(self, deed: str, payment: dict[str, Any], **options: object) -> None:
+        device = {"gateway": payment["gateway"], "next_action": payment["next_action"], **options}
+        _taken(await self.sandbox.post(f"/control/{deed}", json=device))
 
 
 def _taken(answer: httpx.Response) -> dict[str, Any]:

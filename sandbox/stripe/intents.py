@@ -20,12 +20,13 @@ INTENT: Final = "stripe_intent"
 CHARGE: Final = "stripe_charge"
 REFUND: Final = "stripe_refund"
 DISPUTE: Final = "stripe_dispute"
+PROCESSING: Final = "processing"
 CANCELABLE: Final = (
     "requires_payment_method",
     "requires_capture",
     "requires_confirmation",
     "requires_action",
-    "processing",
+    PROCESSING,
 )
 _CONFIRMABLE: Final = ("requires_payment_method", "requires_confirmation", "requires_action")
 _AUTHENTICATION_REQUIRED: Final = Problem(
@@ -111,9 +112,10 @@ class Intents:
         return_url: str | None = None,
         authentication_possible: bool = True,
         off_session: bool = False,
+        is_bank_slow: bool = False,
     ) -> Document:
         """Try to take the money, with a kept payment method or with the one it has. The intent,
-        succeeded or requiring action; raises StripeError."""
+        succeeded, requiring action, or processing where the bank is slow; raises StripeError."""
         intent: Document = kept["object"]
         self._check_confirmable(kept, method)
         if method is None:
@@ -129,7 +131,13 @@ class Intents:
             return self._decline(kept, used, _AUTHENTICATION_REQUIRED, origin)
         if used.needs_3ds:
             return self._ask_for_authentication(kept, return_url, origin)
+        if is_bank_slow:
+            return self._await_bank(kept, origin)
         return self._charge(kept, used, origin)
+
+    def hear_from_bank(self, kept: Document) -> Document:
+        """The bank that was slow answers by what the card does. The intent; raises StripeError."""
+        return self._charge(kept, Card(**kept["card"]), Origin())
 
     def authenticate(self, kept: Document, succeeded: bool) -> Document:
         """The payer is done at the bank's page. The intent; raises StripeError."""
@@ -161,9 +169,10 @@ class Intents:
         return intent
 
     def cancel(self, kept: Document, reason: str | None, origin: Origin) -> Document:
-        """The canceled intent. Raises StripeError where it is succeeded or canceled already."""
+        """The canceled intent. Raises StripeError where it is succeeded or canceled already, or
+        where its money is on its way: Stripe cancels what is processing in rare cases only."""
         intent: Document = kept["object"]
-        if intent["status"] not in CANCELABLE:
+        if intent["status"] not in CANCELABLE or intent["status"] == PROCESSING:
             raise self._unexpected(
                 intent,
                 "You cannot cancel this PaymentIntent because it has a status of"
@@ -223,6 +232,13 @@ class Intents:
         }
         self._keep(kept)
         self.tell(kept, "payment_intent.requires_action", intent, origin)
+        return intent
+
+    def _await_bank(self, kept: Document, origin: Origin) -> Document:
+        intent: Document = kept["object"]
+        intent["status"] = PROCESSING
+        self._keep(kept)
+        self.tell(kept, "payment_intent.processing", intent, origin)
         return intent
 
     def _charge(self, kept: Document, card: Card, origin: Origin) -> Document:

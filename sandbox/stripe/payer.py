@@ -2,6 +2,7 @@
 
 import hmac
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from sandbox.stripe.cards import GOOD, Card, card_by_number, card_that_declines
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.forms import parse_form
-from sandbox.stripe.intents import INTENT, Intents
+from sandbox.stripe.intents import INTENT, PROCESSING, Intents
 from sandbox.stripe.methods import Methods
 from sandbox.stripe.objects import make_id
 from sandbox.stripe.setups import Setups
@@ -36,7 +37,8 @@ class Authentication(BaseModel):
 
 class CardPayer:
     """Confirms intents, of payments and of cards to save, as a card form would. Options: `card`,
-    the number of a test card, or `payment_method`, the id of one that the customer has saved."""
+    the number of a test card, or `payment_method`, the id of one that the customer has saved;
+    `slow_bank`, whose answer is heard when the same payment is paid again."""
 
     def __init__(self, sandbox: Sandbox, intents: Intents) -> None:
         self._sandbox = sandbox
@@ -47,8 +49,9 @@ class CardPayer:
     async def pay(self, wanted: Wanted, **options: Any) -> dict[str, Any]:
         """With 4242… unless `card` tells otherwise. A card that needs 3DS leaves
         `requires_action` and the bank's page, leading to `return_url`, in `url`; one that
-        declines leaves its code in `decline_code`."""
-        _check_options(options, {"card", "payment_method", "return_url"})
+        declines leaves its code in `decline_code`. With a slow bank it stays `processing`: it can
+        neither be canceled nor is it paid, until the payer's next deed."""
+        _check_options(options, {"card", "payment_method", "return_url", "slow_bank"})
         number, saved = options.get("card"), options.get("payment_method")
         if number and saved:
             raise ControlRefused(422, "a payer has a card or a payment_method, not both")
@@ -56,7 +59,12 @@ class CardPayer:
             used = card_by_number(str(number)) if number else GOOD
         except StripeError as problem:
             raise ControlRefused(422, str(problem)) from None
-        return self._confirm(wanted, str(saved) if saved else used, options.get("return_url"))
+        return self._confirm(
+            wanted,
+            str(saved) if saved else used,
+            options.get("return_url"),
+            is_bank_slow=bool(options.get("slow_bank")),
+        )
 
     async def decline(
         self, wanted: Wanted, decline_code: str | None = None, **options: Any
@@ -81,10 +89,7 @@ class CardPayer:
 
     def find(self, wanted: Wanted) -> Document:
         """The PaymentIntent that a control is about. Raises ControlRefused."""
-        kept = self._find_either(wanted)
-        if kept["object"]["object"] != "payment_intent":
-            raise ControlRefused(404, f"{kept['object']['id']} is no PaymentIntent")
-        return kept
+        return _payment(self._find_either(wanted))
 
     def on_page(self, intent_id: str, source: str) -> Document:
         """The intent of either kind that the bank's page is for. Raises ControlRefused."""
@@ -108,13 +113,25 @@ class CardPayer:
             return str(error.get("decline_code") or error["code"])
         return None
 
-    def _confirm(self, wanted: Wanted, card: Card | str, return_url: str | None) -> dict[str, Any]:
+    def _confirm(
+        self,
+        wanted: Wanted,
+        card: Card | str,
+        return_url: str | None,
+        *,
+        is_bank_slow: bool = False,
+    ) -> dict[str, Any]:
         """With a new card, or with the saved one that has this id."""
         origin = Origin(make_id("req", 14))
         with self._sandbox.book.transaction():
             kept = self._find_either(wanted)
-            confirm = self._keeper_of(kept).confirm
+            if kept["object"]["status"] == PROCESSING:
+                return told(kept, self.try_to(self._intents.hear_from_bank, kept))
             method = self._method(card, kept["object"])
+            confirm = self._keeper_of(kept).confirm
+            if is_bank_slow:
+                _payment(kept)
+                confirm = partial(self._intents.confirm, is_bank_slow=True)
             return told(kept, self.try_to(confirm, kept, method, origin, return_url=return_url))
 
     def _method(self, card: Card | str, intent: Document) -> Document:
@@ -157,6 +174,13 @@ class CardPayer:
         ):
             raise ControlRefused(404, "Stripe knows no intent with this client secret")
         return kept
+
+
+def _payment(kept: Document) -> Document:
+    """What was kept of a PaymentIntent. Raises ControlRefused where it is of a SetupIntent."""
+    if kept["object"]["object"] != "payment_intent":
+        raise ControlRefused(404, f"{kept['object']['id']} is no PaymentIntent")
+    return kept
 
 
 def told(kept: Document, declined: str | None) -> dict[str, Any]:

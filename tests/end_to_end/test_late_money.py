@@ -15,7 +15,6 @@ from temporalio.service import RPCError
 
 from billing.identifiers import after_workflow_id
 from billing.payment import AttemptState, GatewayName
-from gateways.gateway import ObservedState
 from tests.end_to_end.outcomes import (
     attention_to,
     events_of,
@@ -24,7 +23,7 @@ from tests.end_to_end.outcomes import (
     until_returned,
     until_status,
 )
-from tests.end_to_end.stand_ins import AtTheBank, RefusesOneRefund, standing_in
+from tests.end_to_end.stand_ins import RefusesOneRefund, standing_in
 from tests.fixtures.house import ENDED, METHODS, House
 
 GATEWAYS = tuple(METHODS)
@@ -72,9 +71,8 @@ async def test_paid_after_a_cancel_at_wechatpay(house: House) -> None:
 async def test_paid_after_the_deadline_at_stripe(house: House) -> None:
     """The money is on its way at the deadline: it can be neither seen nor stopped."""
     payment = await house.create("stripe", expires_in_seconds=5)
-    bank = AtTheBank(house.gateways[GatewayName.STRIPE], "processing", ObservedState.PROCESSING)
-    with standing_in(house, bank):
-        await until_status(house, payment["id"], "expired")
+    await house.pay(payment, slow_bank=True)
+    await until_status(house, payment["id"], "expired")
     await house.pay(payment)
     await came_late(house, payment["id"], "expired")
 

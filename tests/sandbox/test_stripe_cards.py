@@ -231,3 +231,41 @@ async def test_typed_cards_are_checked(
 
     assert answer.status_code == (402 if code else 200)
     assert answer.json().get("error", {}).get("code") == code
+
+
+async def test_a_slow_bank_leaves_the_money_on_its_way(
+    client: stripe.StripeClient, sandbox: SandboxProcess
+) -> None:
+    """Neither canceled nor confirmed once more meanwhile; it answers at the payer's next deed."""
+    intent = await open_order(client)
+
+    waiting = await sandbox.pay(gateway="stripe", reference="pay_01", slow_bank=True)
+    with pytest.raises(stripe.InvalidRequestError) as uncanceled:
+        await client.v1.payment_intents.cancel_async(intent.id)
+    with pytest.raises(stripe.InvalidRequestError) as unconfirmed:
+        await client.v1.payment_intents.confirm_async(intent.id, {"payment_method": "pm_card_visa"})
+    taken_meanwhile = await sandbox.charges()
+    paid = await sandbox.pay(gateway="stripe", reference="pay_01")
+
+    assert (waiting["status"], paid["status"]) == ("processing", "succeeded")
+    assert taken_meanwhile == []
+    assert [uncanceled.value.code, unconfirmed.value.code] == [
+        "payment_intent_unexpected_state"
+    ] * 2
+    assert [charge["amount"] for charge in await sandbox.charges()] == [intent.amount]
+
+
+async def test_a_slow_bank_may_decline_in_the_end(
+    client: stripe.StripeClient, sandbox: SandboxProcess
+) -> None:
+    await open_order(client)
+
+    card = "4000000000009995"
+    await sandbox.pay(gateway="stripe", reference="pay_01", card=card, slow_bank=True)
+    declined = await sandbox.pay(gateway="stripe", reference="pay_01")
+
+    assert (declined["status"], declined["decline_code"]) == (
+        "requires_payment_method",
+        "insufficient_funds",
+    )
+    assert await sandbox.charges() == []
