@@ -14,6 +14,7 @@ from embedded.options import PROJECT, StackOptions
 from embedded.postgres import STOP_SIGNAL, PreparedServer
 from embedded.supervisor import Component
 from embedded.temporal import NAMESPACE, TemporalServer
+from gateways.stripe.webhook import SUBSCRIBED
 
 _HEALTH_TIMEOUT_SECONDS: Final = 2.0
 # A worker lets activities under way finish for 35 s, the API its requests for 30.
@@ -122,6 +123,7 @@ def sandbox(options: StackOptions, folder: DataFolder, environment: Mapping[str,
             *("--data-dir", str(folder.sandbox)),
             *("--port", str(ports.sandbox)),
             *("--public-url", local_url(ports.api)),
+            *("--stripe-events", ",".join(SUBSCRIBED)),
         ],
         is_ready=_answers(local_url(ports.sandbox) + "/healthz"),
         environment=environment,

@@ -21,10 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
         default="http://127.0.0.1:8000",
         help="where the application takes Stripe's webhooks, without the path",
     )
+    parser.add_argument(
+        "--stripe-events",
+        help="what Stripe's endpoint is subscribed to, separated by commas; without it, all",
+    )
     given = parser.parse_args(arguments)
+    events = frozenset(given.stripe_events.split(",")) if given.stripe_events else None
     signal.signal(signal.SIGTERM, _leave)
     try:
-        serve(Options(given.data_dir, given.port, given.public_url, given.host))
+        serve(Options(given.data_dir, given.port, given.public_url, given.host, events))
     except CannotStart as problem:
         sys.stderr.write(f"sandbox: {problem}\n")
         return 2

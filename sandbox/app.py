@@ -25,7 +25,15 @@ def make_sandbox(options: Options, url: str, keys: dict[str, Keys]) -> Sandbox:
     book = Book(options.data_dir / "book.sqlite3")
     faults = Faults(book)
     delivery = Delivery(book, faults)
-    return Sandbox(book, faults, delivery, keys, options.public_url.rstrip("/"), url)
+    return Sandbox(
+        book,
+        faults,
+        delivery,
+        keys,
+        options.public_url.rstrip("/"),
+        url,
+        options.stripe_events,
+    )
 
 
 def make_app(sandbox: Sandbox) -> ASGIApp:

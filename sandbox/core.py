@@ -35,6 +35,8 @@ class Sandbox:
     keys: dict[str, Keys]
     public_url: str
     url: str
+    stripe_events: frozenset[str] | None = None
+    """What the endpoint at Stripe is subscribed to; None: everything."""
 
     def clock(self) -> datetime:
         """Now, UTC: protocol time is wall time."""
@@ -180,3 +182,4 @@ class Options:
     port: int
     public_url: str
     host: str = "127.0.0.1"
+    stripe_events: frozenset[str] | None = None

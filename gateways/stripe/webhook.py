@@ -68,6 +68,27 @@ _CARD_EVENTS: Final = frozenset(
 )
 
 
+SUBSCRIBED: Final = (
+    "payment_intent.processing",
+    "payment_intent.requires_action",
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.canceled",
+    "refund.created",
+    "refund.updated",
+    "refund.failed",
+    "charge.dispute.created",
+    "charge.dispute.updated",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+    *sorted(_SETUP_EVENTS),
+    *sorted(_CARD_EVENTS),
+)
+"""What the endpoint at Stripe is to be subscribed to (docs/OPERATIONS.md): whatever else comes is
+kept, and costs a request that tells nothing."""
+
+
 class _Data(BaseModel):
     object: dict[str, Any]
 

@@ -35,8 +35,9 @@ class Events:
         origin: Origin,
         previous: Document | None = None,
     ) -> None:
-        """Write an event about `subject`, and have it sent. `number` is Stripe's of the order it is
-        part of, `reference` ours; `previous` are the changed attributes as they were before."""
+        """Write an event about `subject`, and have it sent if the endpoint is subscribed to it.
+        `number` is Stripe's of the order it is part of, `reference` ours; `previous` are the
+        changed attributes as they were before."""
         event = new_event(
             event_type,
             subject,
@@ -47,6 +48,9 @@ class Events:
         if previous is not None:
             event["data"]["previous_attributes"] = previous
         self._sandbox.book.put(EVENT, event["id"], event)
+        subscribed = self._sandbox.stripe_events
+        if subscribed is not None and event_type not in subscribed:
+            return
         self._sandbox.delivery.enqueue(
             NAME,
             url=f"{self._sandbox.public_url}{_WEBHOOK_PATH}",

@@ -7,6 +7,7 @@ import pytest
 import typer.main
 
 from cli.__main__ import app
+from gateways.stripe.webhook import SUBSCRIBED
 from runtime import attributes
 from tests.deploy.compose import ROOT
 
@@ -72,3 +73,8 @@ def test_operators_are_told_what_to_do_for_every_reason_to_call_them() -> None:
     assert {"amount_mismatch", "unknown_status", "unapplied_receipt"} <= reasons
     section = OPERATIONS.partition("\n## Payments that wait")[2].partition("\n## ")[0]
     assert reasons <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_stripes_events_are_those_that_its_endpoint_is_to_be_subscribed_to() -> None:
+    section = OPERATIONS.partition("The events of Stripe's endpoint")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`([\w.]+)`", section)) == sorted(SUBSCRIBED)

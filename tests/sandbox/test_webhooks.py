@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import stripe
 
+from sandbox.app import make_sandbox
+from sandbox.core import Options
+from sandbox.stripe.events import EVENT, Events, Origin
 from tests.fixtures.sandbox import SandboxProcess
 from tests.sandbox.conftest import Received, WebhookReceiver
 from tests.sandbox.test_stripe_api import open_order
@@ -193,3 +197,18 @@ async def test_a_fault_can_be_for_one_payment(
     await open_order(client)
 
     assert types([await receiver.next()]) == ["payment_intent.created"]
+
+
+def test_an_endpoint_is_sent_what_it_is_subscribed_to(tmp_path: Path) -> None:
+    """The account knows the other events all the same."""
+    subscribed = frozenset({"payment_intent.succeeded"})
+    options = Options(tmp_path, 0, "http://127.0.0.1:9", stripe_events=subscribed)
+    sandbox = make_sandbox(options, "http://127.0.0.1:9", {})
+
+    with sandbox.book.transaction():
+        for event_type in ("charge.succeeded", "payment_intent.succeeded"):
+            Events(sandbox).tell("pi_1", "pay_01", event_type, {"id": "pi_1"}, Origin())
+
+    assert [w["event_type"] for w in sandbox.delivery.newest(9)] == ["payment_intent.succeeded"]
+    assert len(sandbox.book.find(EVENT)) == 2
+    sandbox.book.close()
