@@ -164,7 +164,8 @@ def header_parameter(*, required: bool) -> dict[str, Any]:
     }
 
 
-def optional_key(request: Request) -> str | None:
+# Coroutines, though they wait for nothing: a plain function would be run in another thread.
+async def optional_key(request: Request) -> str | None:
     """The key, checked. Raises RequestRefused (400) and CardNumberRefused."""
     given = request.headers.getlist(HEADER)
     if not given:
@@ -189,9 +190,9 @@ def optional_key(request: Request) -> str | None:
     return key
 
 
-def required_key(request: Request) -> str:
+async def required_key(request: Request) -> str:
     """As `optional_key`, and RequestRefused (400) where there is none."""
-    key = optional_key(request)
+    key = await optional_key(request)
     if key is None:
         raise RequestRefused(
             400,
