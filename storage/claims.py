@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import RowMapping, delete, exists, select, tuple_, update
+from sqlalchemy import RowMapping, bindparam, delete, exists, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,6 +16,21 @@ CLAIM_LIFE: Final = timedelta(days=30)
 PURGED_AT_ONCE: Final = 1000
 _REQUEST: Final = "idempotency_claims.request"
 _ANSWER: Final = "idempotency_claims.answer_body"
+
+# The statements of every request, built once: to build one takes longer than to send it.
+_WANTED: Final = insert(claims)
+_CLAIM: Final = _WANTED.on_conflict_do_update(
+    index_elements=["application", "key_digest"],
+    set_={
+        column.name: _WANTED.excluded[column.name] for column in claims.c if not column.primary_key
+    },
+    where=claims.c.created_at < _WANTED.excluded.created_at - CLAIM_LIFE,
+).returning(claims)
+_IS_KEY: Final = (claims.c.application == bindparam("of_application")) & (
+    claims.c.key_digest == bindparam("of_key")
+)
+_FIND: Final = select(claims).where(_IS_KEY)
+_STORE_ANSWER: Final = update(claims).where(_IS_KEY, claims.c.answer_status.is_(None))
 
 
 @dataclass(frozen=True)
@@ -50,24 +65,19 @@ class Claims:
         now: datetime,
     ) -> Claim:
         """Claim the key, or read the claim that stands; a claim of over 30 days ago is free."""
-        values = {
-            "fingerprint": fingerprint,
-            "command": command,
-            "object_id": object_id,
-            "request": self._cipher.seal(request, _REQUEST),
-            "created_at": now,
-            "answer_status": None,
-            "answer_body": None,
-        }
         inserted = await self._connection.execute(
-            insert(claims)
-            .values(application=application, key_digest=_digest(key), **values)
-            .on_conflict_do_update(
-                index_elements=["application", "key_digest"],
-                set_=values,
-                where=claims.c.created_at < now - CLAIM_LIFE,
-            )
-            .returning(claims)
+            _CLAIM,
+            {
+                "application": application,
+                "key_digest": _digest(key),
+                "fingerprint": fingerprint,
+                "command": command,
+                "object_id": object_id,
+                "request": self._cipher.seal(request, _REQUEST),
+                "created_at": now,
+                "answer_status": None,
+                "answer_body": None,
+            },
         )
         row = inserted.mappings().first()
         if row is not None:
@@ -79,9 +89,7 @@ class Claims:
     async def find(self, application: str, key: str) -> Claim | None:
         """The claim that stands under the key."""
         rows = await self._connection.execute(
-            select(claims).where(
-                claims.c.application == application, claims.c.key_digest == _digest(key)
-            )
+            _FIND, {"of_application": application, "of_key": _digest(key)}
         )
         row = rows.mappings().first()
         return None if row is None else self._claim(row, is_new=False)
@@ -89,13 +97,13 @@ class Claims:
     async def store_answer(self, *, application: str, key: str, status: int, body: bytes) -> None:
         """Keep the answer for repeats; the first one stored stands."""
         await self._connection.execute(
-            update(claims)
-            .where(
-                claims.c.application == application,
-                claims.c.key_digest == _digest(key),
-                claims.c.answer_status.is_(None),
-            )
-            .values(answer_status=status, answer_body=self._cipher.seal(body, _ANSWER))
+            _STORE_ANSWER,
+            {
+                "of_application": application,
+                "of_key": _digest(key),
+                "answer_status": status,
+                "answer_body": self._cipher.seal(body, _ANSWER),
+            },
         )
 
     async def find_by_object(self, object_id: str, application: str) -> Claim | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,6 +19,10 @@ from storage.tables import api_keys
 SECRET_PREFIX: Final = "ebk_"  # noqa: S105 - how secrets begin, not one
 _ID_PREFIX: Final = "key"
 _SECRET_BYTES: Final = 32
+# Asked at every request: built once.
+_FIND: Final = select(api_keys).where(
+    api_keys.c.digest == bindparam("of_digest"), api_keys.c.revoked_at.is_(None)
+)
 
 
 class Scope(StrEnum):
@@ -66,11 +70,7 @@ class ApiKeys:
 
     async def find(self, secret: str) -> KeyRecord | None:
         """The key behind a secret, unless it was revoked."""
-        rows = await self._connection.execute(
-            select(api_keys).where(
-                api_keys.c.digest == _digest(secret), api_keys.c.revoked_at.is_(None)
-            )
-        )
+        rows = await self._connection.execute(_FIND, {"of_digest": _digest(secret)})
         row = rows.mappings().first()
         return None if row is None else _key(row)
 
