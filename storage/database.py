@@ -4,13 +4,13 @@ import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Final
+from functools import cached_property, partial
+from typing import Any, Final
 
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from billing.errors import SettingError
 from runtime.cipher import Cipher
@@ -161,33 +161,22 @@ def _refuse_closed(connection: DBAPIConnection, _record: object, _proxy: object)
 
 
 class Database:
-    """A pool of connections to one database. Nothing connects before the first use."""
+    """Connections to one database: a pool for transactions, and one of the same size for single
+    statements, whose connections need no change at either end of a use. Nothing connects before the
+    first use."""
 
     def __init__(
         self,
         url: str,
         cipher: Cipher,
         *,
-        pool_size: int = 10,
+        pool_size: int = 5,
         application_name: str = "everbill",
     ) -> None:
         self._cipher = cipher
-        self._engine = create_async_engine(
-            sync_url(url),
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=_POOL_TIMEOUT_SECONDS,
-            # A failing statement's parameters are customers' data, and errors are logged.
-            hide_parameters=True,
-            connect_args={
-                "application_name": application_name,
-                "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-                "options": _SESSION_OPTIONS,
-                **_KEEPALIVES,
-            },
-        )
-        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
+        pool = partial(_pool, sync_url(url), pool_size, application_name)
+        self._engine = pool()
+        self._autocommit = pool(isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[UnitOfWork]:
@@ -209,3 +198,24 @@ class Database:
 
     async def dispose(self) -> None:
         await self._engine.dispose()
+        await self._autocommit.dispose()
+
+
+def _pool(url: URL, size: int, application_name: str, **options: Any) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_SECONDS,
+        # A failing statement's parameters are customers' data, and errors are logged.
+        hide_parameters=True,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+            "options": _SESSION_OPTIONS,
+            **_KEEPALIVES,
+        },
+        **options,
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine

@@ -32,7 +32,15 @@ async def test_idle_connections_are_made_anew_when_the_server_has_closed_them(
     database: Database, database_urls: DatabaseUrls
 ) -> None:
     """After a restart nobody gets an error that the first query of each connection would find."""
-    await asyncio.gather(*(database.ping() for _ in range(10)))
+
+    async def ask() -> None:
+        async with database.single() as work:
+            await work.connection.scalar(text("SELECT 1"))
+
+    async def use_all() -> None:
+        await asyncio.gather(*(use() for use in (database.ping, ask) for _ in range(10)))
+
+    await use_all()
     async with await psycopg.AsyncConnection.connect(
         database_urls.superuser, autocommit=True
     ) as superuser:
@@ -40,8 +48,20 @@ async def test_idle_connections_are_made_anew_when_the_server_has_closed_them(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        assert len(await ended.fetchall()) >= 2
-    await asyncio.gather(*(database.ping() for _ in range(10)))
+        assert len(await ended.fetchall()) >= 4
+    await use_all()
+
+
+async def test_a_statement_that_fails_alone_leaves_its_connection_usable(
+    cipher: Cipher, database_urls: DatabaseUrls
+) -> None:
+    database = Database(database_urls.app, cipher, pool_size=1)
+    with pytest.raises(DBAPIError):
+        async with database.single() as work:
+            await work.connection.scalar(text("SELECT 1 / 0"))
+    async with database.single() as work:
+        assert await work.connection.scalar(text("SELECT 1")) == 1
+    await database.dispose()
 
 
 async def test_a_connection_lost_within_a_transaction_is_an_error(
