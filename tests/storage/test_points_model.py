@@ -88,7 +88,9 @@ class Life:
             return
         payment_id = self.chance.choice(refundable)
         left = self.model.left(payment_id)
-        amount = self.chance.choice([left, self.chance.randint(1, left)])
+        # Small ones, since it is parts of a point that are lost or gained.
+        most = self.chance.choice([left, left, min(left, 3)])
+        amount = self.chance.choice([left, self.chance.randint(1, most)])
         refund_id = make_refund_id()
         try:
             async with self.database.begin() as work:
