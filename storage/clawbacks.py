@@ -90,7 +90,7 @@ class Clawbacks:
             return
         if not await self._is_of_purchase(record):
             return
-        causes = await self._causes_of(record.dispute.id)
+        causes = await self._causes_of(record)
         for cause_id in causes:
             await self.restore(cause_id, now)
         if held > 0:
@@ -361,12 +361,14 @@ class Clawbacks:
         )
         return bool(kept)
 
-    async def _causes_of(self, dispute_id: str) -> list[str]:
+    async def _causes_of(self, record: DisputeRecord) -> list[str]:
         """Under which causes a dispute has taken points, restored or not."""
+        dispute_id = record.dispute.id
         rows = await self._connection.execute(
             select(points_clawbacks.c.cause_id).where(
+                points_clawbacks.c.payment_id == record.payment_id,
                 (points_clawbacks.c.cause_id == dispute_id)
-                | points_clawbacks.c.cause_id.startswith(f"{dispute_id}/", autoescape=True)
+                | points_clawbacks.c.cause_id.startswith(f"{dispute_id}/", autoescape=True),
             )
         )
         return list(rows.scalars())

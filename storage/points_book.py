@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, and_, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, TextClause, and_, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,6 +18,7 @@ from billing.points import COMMODITY, LotKind, PointsLot, PointsMovement, Points
 from storage.events import Events
 from storage.ledger import Ledger, Posting
 from storage.points_tables import (
+    HAS_REMAINING,
     points_balances,
     points_lots,
     points_takings,
@@ -102,12 +103,12 @@ class PointsBook:
 
     async def lots(self, user: User, *, payment_id: str | None = None) -> list[PointsLot]:
         """What the user has left, and all lots of the payment, oldest first."""
-        is_wanted: ColumnElement[bool] = points_lots.c.remaining > 0
+        wanted: list[ColumnElement[bool] | TextClause] = [HAS_REMAINING]
         if payment_id is not None:
-            is_wanted |= points_lots.c.payment_id == payment_id
+            wanted.append(points_lots.c.payment_id == payment_id)
         rows = await self._connection.execute(
             select(points_lots)
-            .where(is_of(points_lots.c, user), is_wanted)
+            .where(is_of(points_lots.c, user), or_(*wanted))
             .order_by(points_lots.c.id)
         )
         return [lot_of(row) for row in rows.mappings()]
