@@ -89,7 +89,7 @@ class RefundActivities:
                 await _audit(work, wanted, request.now)
         except REFUSALS as refusal:
             raise ApplicationError(
-                refusal.detail, type=refusal.code, non_retryable=True
+                refusal.detail, refusal.param, type=refusal.code, non_retryable=True
             ) from refusal
         return _standing(record)
 
