@@ -165,7 +165,9 @@ class Model:
         # Within a lot what is still here goes first, the bonus lot before the paid one.
         there.sort(key=lambda one: (not one.is_bonus, one.state == "lapsed"))
         gone = there[:needed]
-        gone += [one for one in self._good(now) if one not in own][: needed - len(gone)]
+        gone += [one for one in self._good(now) if one.payment_id != refund.payment_id][
+            : needed - len(gone)
+        ]
         missing = needed - len(gone)
         moved = sum(one.state == "here" for one in gone) + missing
         for point in gone:
