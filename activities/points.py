@@ -35,5 +35,5 @@ class PointsActivities:
                 )
         except SPEND_REFUSALS as refusal:
             raise ApplicationError(
-                refusal.detail, type=refusal.code, non_retryable=True
+                refusal.detail, refusal.param, type=refusal.code, non_retryable=True
             ) from refusal

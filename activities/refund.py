@@ -89,7 +89,7 @@ class RefundActivities:
                 await _audit(work, wanted, request.now)
         except REFUSALS as refusal:
             raise ApplicationError(
-                refusal.detail, type=refusal.code, non_retryable=True
+                refusal.detail, refusal.param, type=refusal.code, non_retryable=True
             ) from refusal
         return _standing(record)
 
@@ -166,7 +166,7 @@ class RefundActivities:
             locked = await work.refunds.find(record.refund.id, lock=True)
             assert locked is not None, "a refund is never deleted"
             if is_asked:
-                await work.refunds.note_asked(record.refund.id, now=now)
+                await work.refunds.note_asked(record.refund.id, now=now + _waited())
             await work.attention.resolve(record.refund.payment_id, now, UNANSWERED)
             await apply(work, locked, answer, now)
             return _standing(await _found(work, record.refund.id))
@@ -183,6 +183,17 @@ class RefundActivities:
                 f"{name.value} is not configured on this worker: set its keys and restart it"
             )
         return gateway
+
+
+def _waited() -> timedelta:
+    """How long after it was due this call is made: its queue is long, or calls before it failed.
+
+    Of Temporal's times only the difference counts, its clock not being the workflow's.
+    """
+    if not activity.in_activity():
+        return timedelta(0)
+    info = activity.info()
+    return max(info.started_time - info.scheduled_time, timedelta(0))
 
 
 def _is_long_unanswered() -> bool:

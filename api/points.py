@@ -182,7 +182,8 @@ async def _spend(request: Request, asked: SpendRequest, command_id: str) -> Poin
         ended = await commands.spend_ended(asked.transaction_id)
         spent = ended.transaction if ended else None
         if ended and spent is None:
-            refusal = refusal_of(ended.refusal_code, ended.refusal or "nothing was spent")
+            why = ended.refusal or "nothing was spent"
+            refusal = refusal_of(ended.refusal_code, why, ended.refusal_param)
             raise refusal or unavailable("the spend's process") from None
     spent = spent or await _find(request, asked)
     if spent is None:

@@ -231,7 +231,8 @@ async def _refund(request: Request, asked: RefundRequest, command_id: str) -> Re
             return await commands.refund(asked, message, command_id, is_lost=True)
         except NotRunning:
             raise unavailable("the refund's process") from None
-    refusal = refusal_of(ended.refusal_code, ended.refusal or "nothing was reserved")
+    why = ended.refusal or "nothing was reserved"
+    refusal = refusal_of(ended.refusal_code, why, ended.refusal_param)
     raise refusal or unavailable("the refund's process")
 
 

@@ -15,6 +15,7 @@ async def points_agree(evidence: Evidence) -> list[Finding]:
         + await _chains(evidence)
         + await _purchases(evidence)
         + await _clawbacks(evidence)
+        + await _proportions(evidence)
     )
 
 
@@ -215,3 +216,31 @@ async def _clawbacks(evidence: Evidence) -> list[Finding]:
         )
     ]
     return findings
+
+
+async def _proportions(evidence: Evidence) -> list[Finding]:
+    """The points of a purchase go with its money, parts of a point rounded up."""
+    rows = await evidence.rows(
+        """
+        SELECT payments.id, payments.amount_minor, lots.granted, gone.minor, gone.points
+        FROM payments
+        JOIN (SELECT payment_id, sum(granted)::bigint AS granted FROM points_lots
+              GROUP BY payment_id) AS lots ON lots.payment_id = payments.id
+        JOIN (SELECT payment_id, sum(amount_minor)::bigint AS minor, sum(points)::bigint AS points
+              FROM points_clawbacks WHERE restored_at IS NULL
+              GROUP BY payment_id) AS gone ON gone.payment_id = payments.id
+        WHERE gone.points * payments.amount_minor
+              < lots.granted * least(gone.minor, payments.amount_minor)
+        ORDER BY payments.id
+        """
+    )
+    return [
+        Finding(
+            10,
+            row["id"],
+            f"{row['minor']} of {row['amount_minor']} in minor units have gone back, and with them"
+            f" {row['points']} of the {row['granted']} points that it brought: too few",
+            "the next refund of the payment takes what is missing",
+        )
+        for row in rows
+    ]

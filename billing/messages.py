@@ -290,6 +290,7 @@ class RefundEnded(Message):
     status: RefundStatus | None
     refusal_code: str | None = None
     refusal: str | None = None
+    refusal_param: str | None = None
 
 
 class SpendRequest(Message):
@@ -315,6 +316,7 @@ class SpendEnded(Message):
     transaction: PointsTransaction | None
     refusal_code: str | None = None
     refusal: str | None = None
+    refusal_param: str | None = None
 
 
 class PaymentEnded(Message):

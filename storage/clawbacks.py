@@ -26,7 +26,6 @@ from billing.points import (
     plan_clawback,
     points_due,
 )
-from billing.refund import RefundCause
 from storage.dispute_rows import DisputeChange, DisputeRecord
 from storage.payments import Payments
 from storage.points_book import Balance, PointsBook, User
@@ -36,7 +35,7 @@ from storage.points_tables import (
     points_clawbacks,
     points_lots,
 )
-from storage.tables import payments, receipts, refunds
+from storage.tables import payments, receipts
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Clawbacks:
             return
         if not await self._is_of_purchase(record):
             return
-        causes = await self._causes_of(record.dispute.id)
+        causes = await self._causes_of(record)
         for cause_id in causes:
             await self.restore(cause_id, now)
         if held > 0:
@@ -207,11 +206,8 @@ class Clawbacks:
 
     async def _catch_up(self, purchase: _Purchase, balance: Balance, now: datetime) -> None:
         """Take what was just restored although its money is gone all the same: refunded elsewhere
-        or withdrawn, at a time when another refund had taken these points already."""
-        requested = select(refunds.c.id).where(
-            refunds.c.payment_id == purchase.payment_id,
-            refunds.c.cause == RefundCause.REQUESTED.value,
-        )
+        or withdrawn at a time when another refund had taken these points already, or refunded with
+        parts of a point that had gone, rounded up, with the refund that failed."""
         rows = await self._connection.execute(
             select(
                 points_clawbacks.c.cause_id,
@@ -221,7 +217,6 @@ class Clawbacks:
             .where(
                 points_clawbacks.c.payment_id == purchase.payment_id,
                 points_clawbacks.c.restored_at.is_(None),
-                points_clawbacks.c.cause_id.not_in(requested),
             )
             .order_by(points_clawbacks.c.effective_at.desc(), points_clawbacks.c.cause_id)
         )
@@ -366,12 +361,14 @@ class Clawbacks:
         )
         return bool(kept)
 
-    async def _causes_of(self, dispute_id: str) -> list[str]:
+    async def _causes_of(self, record: DisputeRecord) -> list[str]:
         """Under which causes a dispute has taken points, restored or not."""
+        dispute_id = record.dispute.id
         rows = await self._connection.execute(
             select(points_clawbacks.c.cause_id).where(
+                points_clawbacks.c.payment_id == record.payment_id,
                 (points_clawbacks.c.cause_id == dispute_id)
-                | points_clawbacks.c.cause_id.startswith(f"{dispute_id}/", autoescape=True)
+                | points_clawbacks.c.cause_id.startswith(f"{dispute_id}/", autoescape=True),
             )
         )
         return list(rows.scalars())

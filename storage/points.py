@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     RowMapping,
     and_,
+    bindparam,
     cast,
     func,
     insert,
@@ -51,6 +52,24 @@ _MOVEMENTS: Final = {LotKind.PAID: PointsMovement.PURCHASE, LotKind.BONUS: Point
 _IS_OWN: Final = and_(
     points_lots.c.application == points_balances.c.application,
     points_lots.c.user_id == points_balances.c.user_id,
+)
+_IS_SPENDABLE: Final = and_(
+    points_balances.c.debt == 0,
+    or_(points_lots.c.expires_at.is_(null()), points_lots.c.expires_at > bindparam("at")),
+)
+_SPENDABLE: Final = func.coalesce(func.sum(points_lots.c.remaining).filter(_IS_SPENDABLE), 0)
+_BALANCE: Final = (
+    select(
+        points_balances.c.balance,
+        points_balances.c.debt,
+        cast(_SPENDABLE, BigInteger).label("spendable"),
+    )
+    .outerjoin_from(points_balances, points_lots, and_(_IS_OWN, HAS_REMAINING))
+    .where(
+        points_balances.c.application == bindparam("of_application"),
+        points_balances.c.user_id == bindparam("of_user"),
+    )
+    .group_by(points_balances.c.balance, points_balances.c.debt)
 )
 
 
@@ -156,20 +175,9 @@ class Points:
 
     async def balance(self, user: User, now: datetime) -> PointsBalance:
         """What the user has; nothing where nobody ever had points by that name."""
-        is_spendable = and_(
-            points_balances.c.debt == 0,
-            or_(points_lots.c.expires_at.is_(null()), points_lots.c.expires_at > now),
-        )
-        spendable = func.coalesce(func.sum(points_lots.c.remaining).filter(is_spendable), 0)
         rows = await self._connection.execute(
-            select(
-                points_balances.c.balance,
-                points_balances.c.debt,
-                cast(spendable, BigInteger).label("spendable"),
-            )
-            .outerjoin_from(points_balances, points_lots, and_(_IS_OWN, HAS_REMAINING))
-            .where(is_of(points_balances.c, user))
-            .group_by(points_balances.c.balance, points_balances.c.debt)
+            _BALANCE,
+            {"of_application": user.application, "of_user": user.user_id, "at": now},
         )
         row = rows.mappings().first()
         if row is None:

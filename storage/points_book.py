@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, and_, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,6 +18,7 @@ from billing.points import COMMODITY, LotKind, PointsLot, PointsMovement, Points
 from storage.events import Events
 from storage.ledger import Ledger, Posting
 from storage.points_tables import (
+    HAS_REMAINING,
     points_balances,
     points_lots,
     points_takings,
@@ -37,6 +38,26 @@ _COUNTER_ACCOUNTS: Final = {
     PointsMovement.EXPIRY: "points_expired",
 }
 _ISSUED: Final = "points_issued"
+
+# Statements of every movement are built once: to build one takes longer than to send it.
+_IS_OWN: Final = and_(
+    points_balances.c.application == bindparam("of_application"),
+    points_balances.c.user_id == bindparam("of_user"),
+)
+_ARE_OWN: Final = and_(
+    points_lots.c.application == bindparam("of_application"),
+    points_lots.c.user_id == bindparam("of_user"),
+)
+_HOLD: Final = select(points_balances).where(_IS_OWN).with_for_update()
+_OPEN: Final = postgresql.insert(points_balances).on_conflict_do_nothing()
+_STORE: Final = update(points_balances).where(_IS_OWN)
+_LEFT: Final = select(points_lots).where(_ARE_OWN, HAS_REMAINING).order_by(points_lots.c.id)
+_LEFT_OR_BROUGHT: Final = (
+    select(points_lots)
+    .where(_ARE_OWN, or_(HAS_REMAINING, points_lots.c.payment_id == bindparam("brought_by")))
+    .order_by(points_lots.c.id)
+)
+_MOVE: Final = insert(points_transactions).returning(points_transactions)
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,7 @@ class PointsBook:
     async def hold(self, user: User) -> Balance | None:
         """Lock what the user has; None where nobody ever had points by that name."""
         rows = await self._connection.execute(
-            select(points_balances).where(is_of(points_balances.c, user)).with_for_update()
+            _HOLD, {"of_application": user.application, "of_user": user.user_id}
         )
         row = rows.mappings().first()
         if row is None:
@@ -85,16 +106,15 @@ class PointsBook:
     async def open(self, user: User, now: datetime) -> Balance:
         """As `hold`, beginning at nothing."""
         await self._connection.execute(
-            postgresql.insert(points_balances)
-            .values(
-                application=user.application,
-                user_id=user.user_id,
-                balance=0,
-                debt=0,
-                movements=0,
-                updated_at=now,
-            )
-            .on_conflict_do_nothing()
+            _OPEN,
+            {
+                "application": user.application,
+                "user_id": user.user_id,
+                "balance": 0,
+                "debt": 0,
+                "movements": 0,
+                "updated_at": now,
+            },
         )
         balance = await self.hold(user)
         assert balance is not None, "a row that was just inserted, or was there before"
@@ -102,14 +122,13 @@ class PointsBook:
 
     async def lots(self, user: User, *, payment_id: str | None = None) -> list[PointsLot]:
         """What the user has left, and all lots of the payment, oldest first."""
-        is_wanted: ColumnElement[bool] = points_lots.c.remaining > 0
-        if payment_id is not None:
-            is_wanted |= points_lots.c.payment_id == payment_id
-        rows = await self._connection.execute(
-            select(points_lots)
-            .where(is_of(points_lots.c, user), is_wanted)
-            .order_by(points_lots.c.id)
-        )
+        whose = {"of_application": user.application, "of_user": user.user_id}
+        if payment_id is None:
+            rows = await self._connection.execute(_LEFT, whose)
+        else:
+            rows = await self._connection.execute(
+                _LEFT_OR_BROUGHT, {**whose, "brought_by": payment_id}
+            )
         return [lot_of(row) for row in rows.mappings()]
 
     async def change_lot(self, lot_id: int, **changes: int) -> None:
@@ -178,9 +197,7 @@ class PointsBook:
             "description": description,
             "effective_at": now,
         }
-        rows = await self._connection.execute(
-            insert(points_transactions).values(values).returning(points_transactions)
-        )
+        rows = await self._connection.execute(_MOVE, values)
         transaction = transaction_of(rows.mappings().one())
         balance.balance += amount
         balance.debt += debt
@@ -206,14 +223,15 @@ class PointsBook:
     async def store(self, balance: Balance, now: datetime) -> None:
         """Write the balance as it now stands."""
         await self._connection.execute(
-            update(points_balances)
-            .where(is_of(points_balances.c, balance.user))
-            .values(
-                balance=balance.balance,
-                debt=balance.debt,
-                movements=balance.movements,
-                updated_at=now,
-            )
+            _STORE,
+            {
+                "of_application": balance.user.application,
+                "of_user": balance.user.user_id,
+                "balance": balance.balance,
+                "debt": balance.debt,
+                "movements": balance.movements,
+                "updated_at": now,
+            },
         )
 
 

@@ -65,6 +65,7 @@ class RefundWorkflow:
                 status=None,
                 refusal_code=self._refusal.type,
                 refusal=self._refusal.message,
+                refusal_param=next(iter(self._refusal.details), None),
             )
         if self._refund.status is RefundStatus.PENDING:
             await self._ask()
@@ -123,7 +124,10 @@ class RefundWorkflow:
             if not isinstance(problem.cause, ApplicationError):
                 raise
             self._refusal = ApplicationError(
-                problem.cause.message, type=problem.cause.type, non_retryable=True
+                problem.cause.message,
+                *problem.cause.details,
+                type=problem.cause.type,
+                non_retryable=True,
             )
         else:
             self._take(standing)

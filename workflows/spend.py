@@ -34,7 +34,10 @@ class PointsSpendWorkflow:
             if not isinstance(problem.cause, ApplicationError):
                 raise
             self._refusal = ApplicationError(
-                problem.cause.message, type=problem.cause.type, non_retryable=True
+                problem.cause.message,
+                *problem.cause.details,
+                type=problem.cause.type,
+                non_retryable=True,
             )
         await workflow.wait_condition(workflow.all_handlers_finished)
         return SpendEnded(
@@ -42,6 +45,7 @@ class PointsSpendWorkflow:
             transaction=self._transaction,
             refusal_code=self._refusal.type if self._refusal else None,
             refusal=self._refusal.message if self._refusal else None,
+            refusal_param=next(iter(self._refusal.details), None) if self._refusal else None,
         )
 
     @workflow.update

@@ -273,6 +273,19 @@ async def test_repaired_and_on_its_way_again_nobody_is_called_for_once_it_has_en
     assert await desk.attention() == []
 
 
+async def test_the_next_one_keeps_its_pause_from_when_this_was_asked_for(desk: Desk) -> None:
+    """Not from when it was to be: the merchant's account was empty for five minutes."""
+    await desk.reserve()
+    late = NOW + timedelta(minutes=5)
+    temporal = ActivityEnvironment()
+    temporal.info = replace(temporal.info, scheduled_time=NOW, started_time=late)
+    await temporal.run(desk.ask)
+    async with desk.database.begin() as work:
+        record = await work.refunds.find(REFUND_ID)
+    assert record is not None
+    assert record.asked_at == late
+
+
 @pytest.mark.parametrize(("hours", "reasons"), [(1, []), (3, ["refund_unanswered"])])
 async def test_a_person_is_called_for_what_nobody_answers_for_long(
     desk: Desk, hours: int, reasons: list[str]

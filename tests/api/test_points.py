@@ -135,6 +135,7 @@ class TestSpend:
             problem = check_problem(first, 409)
             assert (problem["code"], again.content) == ("insufficient_points", first.content)
             assert problem["detail"] == f"{there} points can be spent, not 551"
+            assert problem["param"] == "points"
         assert await movements(shop) == before
 
     async def test_another_shops_user_has_points_of_their_own(

@@ -187,6 +187,16 @@ async def test_a_clawback_that_took_less_than_it_says(
     assert await broken() == [(10, bought.refund)]
 
 
+async def test_refunds_that_took_too_few_points(
+    broken: Broken, bought: Bought, plant: Plant
+) -> None:
+    plant(
+        "UPDATE points_clawbacks SET points = points - 1, owed = owed - 1"
+        f" WHERE cause_id = '{bought.refund}'"
+    )
+    assert (10, bought.payment) in await broken()
+
+
 async def test_a_dispute_that_took_no_points(broken: Broken, bought: Bought, plant: Plant) -> None:
     plant(
         "INSERT INTO disputes (gateway, reference, payment_id, attempt, application, status,"

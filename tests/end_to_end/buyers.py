@@ -15,14 +15,16 @@ def make_user() -> str:
     return f"buyer_{secrets.token_hex(6)}"
 
 
-async def order_points(house: House, gateway: str, user_id: str) -> dict[str, Any]:
+async def order_points(
+    house: House, gateway: str, user_id: str, package: str = PACKAGE
+) -> dict[str, Any]:
     """A purchase of the package that waits for its payer."""
     method, currency = METHODS[gateway]
     answer = await house.api.post(
         f"{BASE}/points/purchase",
         json={
             "user_id": user_id,
-            "package": PACKAGE,
+            "package": package,
             "currency": currency,
             "gateway": gateway,
             "method": method,
@@ -33,8 +35,10 @@ async def order_points(house: House, gateway: str, user_id: str) -> dict[str, An
     return await house.until_status(answer.json()["id"], "requires_action")
 
 
-async def buy_points(house: House, gateway: str, user_id: str) -> dict[str, Any]:
-    payment = await order_points(house, gateway, user_id)
+async def buy_points(
+    house: House, gateway: str, user_id: str, package: str = PACKAGE
+) -> dict[str, Any]:
+    payment = await order_points(house, gateway, user_id, package)
     await house.pay(payment)
     payment = await house.until_status(payment["id"])
     assert payment["status"] == "succeeded"
@@ -58,8 +62,15 @@ async def holdings(house: House, user_id: str) -> dict[str, Any]:
 
 async def movements(house: House, user_id: str) -> list[tuple[str, int, int]]:
     """Kind, amount and balance after, oldest first."""
-    answer = await house.api.get(f"{BASE}/points/{user_id}/transactions", params={"limit": 100})
-    assert answer.status_code == 200, answer.text
-    page = answer.json()
-    assert not page["has_more"]
-    return [(one["kind"], one["amount"], one["balance_after"]) for one in page["data"][::-1]]
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = await house.api.get(
+            f"{BASE}/points/{user_id}/transactions", params={"limit": 100, **cursor}
+        )
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["data"]
+        if not page["has_more"]:
+            return [(one["kind"], one["amount"], one["balance_after"]) for one in found[::-1]]
+        cursor = {"cursor": page["next_cursor"]}

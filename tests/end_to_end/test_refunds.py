@@ -62,8 +62,9 @@ async def test_in_part(house: House, gateway: str) -> None:
     assert await given_back(house, payment["id"]) == 900
     assert (await house.read(payment["id"]))["amount_refunded"] == 900
     too_much = await house.post_refund(payment["id"], amount=2001)
-    assert (too_much.status_code, too_much.json()["code"]) == (409, "refund_exceeds_payment")
-    assert "2000" in too_much.json()["detail"]
+    problem = too_much.json()
+    assert (too_much.status_code, problem["code"]) == (409, "refund_exceeds_payment")
+    assert ("2000" in problem["detail"], problem["param"]) == (True, "amount")
 
 
 @pytest.mark.parametrize("gateway", ["stripe", "alipay"])

@@ -1,13 +1,16 @@
 """What is sent to PostgreSQL, and how it goes about it."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 from sqlalchemy import Engine, event
+
+_PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
 
 @contextmanager
@@ -43,13 +46,22 @@ class Plan:
 async def plan_of(
     connection: AsyncConnection[Any], statement: str, parameters: Any, mode: str
 ) -> Plan:
-    """`mode` is `force_custom_plan` or `force_generic_plan`."""
+    """`mode` is `force_custom_plan` or `force_generic_plan`.
+
+    It is prepared in SQL: what EXPLAIN itself is given as parameters, it plans for.
+    """
     await connection.execute(f"SET plan_cache_mode = {mode}".encode())
+    names = list(dict.fromkeys(_PARAMETER.findall(statement)))
+    numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)
+    await connection.execute(f"PREPARE explained AS {numbered.replace('%%', '%')}".encode())
+    values = sql.SQL(", ").join(sql.Literal(parameters[name]) for name in names)
+    given = sql.SQL("({})").format(values) if names else sql.SQL("")
     rows = await connection.execute(
-        f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), parameters, prepare=True
+        sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE explained") + given
     )
     row = await rows.fetchone()
     assert row is not None
+    await connection.execute("DEALLOCATE explained")
     return Plan(list(_nodes(row[0][0]["Plan"])))
 
 

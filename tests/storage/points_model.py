@@ -43,8 +43,9 @@ class Point:
 class Refund:
     payment_id: str
     amount: int
-    points: int
-    owed: int
+    at: datetime
+    points: int = 0
+    owed: int = 0
     stands: bool = True
 
 
@@ -129,16 +130,8 @@ class Model:
             if amount == 0:
                 raise Refused("points_already_spent")
         needed = self._needed(payment_id, amount)
-        lapsed = [one for one in there if one.state == "lapsed"]
-        # Within a lot what is still here goes first, the bonus lot before the paid one.
-        there.sort(key=lambda one: (not one.is_bonus, one in lapsed))
-        gone = there[:needed]
-        gone += [one for one in self._good(now) if one not in own][: needed - len(gone)]
-        moved = sum(one.state == "here" for one in gone) + needed - len(gone)
-        for point in gone:
-            point.give_to(refund_id)
-        self.refunds[refund_id] = Refund(payment_id, amount, needed, needed - len(gone))
-        self._tell("clawback", -moved)
+        self.refunds[refund_id] = Refund(payment_id, amount, now)
+        self._take(refund_id, needed, now)
         return amount
 
     def fail(self, refund_id: str, now: datetime) -> None:
@@ -152,6 +145,7 @@ class Model:
         refund.stands, refund.owed = False, 0
         self._tell("restore", self.balance - before)
         self._pay_debt(now)
+        self._catch_up(refund.payment_id, now)
 
     def _standing(self, payment_id: str) -> list[Refund]:
         return [
@@ -160,9 +154,44 @@ class Model:
 
     def _needed(self, payment_id: str, amount: int) -> int:
         standing = self._standing(payment_id)
-        granted = sum(one.payment_id == payment_id for one in self.points)
         share = Fraction(amount + sum(each.amount for each in standing), self.prices[payment_id])
-        return max(0, math.ceil(granted * share) - sum(each.points for each in standing))
+        due = math.ceil(self._granted(payment_id) * share)
+        return max(0, due - sum(each.points for each in standing))
+
+    def _take(self, refund_id: str, needed: int, now: datetime) -> None:
+        refund = self.refunds[refund_id]
+        own = [one for one in self.points if one.payment_id == refund.payment_id]
+        there = [one for one in own if one.state in ("here", "lapsed")]
+        # Within a lot what is still here goes first, the bonus lot before the paid one.
+        there.sort(key=lambda one: (not one.is_bonus, one.state == "lapsed"))
+        gone = there[:needed]
+        gone += [one for one in self._good(now) if one.payment_id != refund.payment_id][
+            : needed - len(gone)
+        ]
+        missing = needed - len(gone)
+        moved = sum(one.state == "here" for one in gone) + missing
+        for point in gone:
+            point.give_to(refund_id)
+        refund.points += needed
+        refund.owed += missing
+        self._tell("clawback", -moved)
+
+    def _catch_up(self, payment_id: str, now: datetime) -> None:
+        """What stands has no fewer points than go with its money: the latest refund takes first
+        what is missing, and each no more than goes with its own."""
+        granted, price = self._granted(payment_id), self.prices[payment_id]
+        standing = [
+            (one.at, name)
+            for name, one in self.refunds.items()
+            if one.payment_id == payment_id and one.stands
+        ]
+        for _, name in sorted(sorted(standing), key=lambda item: item[0], reverse=True):
+            one = self.refunds[name]
+            room = math.ceil(granted * Fraction(one.amount, price)) - one.points
+            self._take(name, max(0, min(room, self._needed(payment_id, 0))), now)
+
+    def _granted(self, payment_id: str) -> int:
+        return sum(one.payment_id == payment_id for one in self.points)
 
     def _good(self, now: datetime) -> list[Point]:
         return [one for one in self.points if one.is_good(now)]

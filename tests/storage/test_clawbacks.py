@@ -97,6 +97,26 @@ async def test_what_failed_can_be_refunded_again(database: Database) -> None:
     assert await remaining(database, user) == [0]
 
 
+async def test_what_a_failed_refund_had_rounded_up_is_taken_by_those_that_stand(
+    database: Database,
+) -> None:
+    """The part of a point that the second refund stood for had gone with the first one."""
+    user = make_user()
+    order = await buy(database, user, 10, amount_minor=100)
+    first = await reserve(database, order, amount_minor=1)
+    second = await reserve(database, order, amount_minor=9)
+    assert await remaining(database, user) == [9]
+    await fail_refund(database, first.refund.id)
+    account = await account_of(database, user)
+    assert [lot.remaining for lot in account.lots] == [9]
+    assert [(one.kind, one.amount, one.refund_id) for one in account.history[-2:]] == [
+        (M.RESTORE, 1, first.refund.id),
+        (M.CLAWBACK, -1, second.refund.id),
+    ]
+    await fail_refund(database, second.refund.id)
+    assert await remaining(database, user) == [10]
+
+
 async def test_a_payment_without_points_takes_none(database: Database) -> None:
     order = await take(database)
     await reserve(database, order)
