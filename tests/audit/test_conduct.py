@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 
-from audit.conduct import OVERDUE_ALLOWANCE
+from audit.conduct import OVERDUE_ALLOWANCE, tells_too_much
 from audit.evidence import Evidence
 from audit.report import run_all
 from billing.payment import GatewayName
+from runtime import attributes
 from storage.database import Database
 from storage.inbox import InboxOutcome
 from tests.audit.conftest import Broken, Plant
@@ -111,6 +113,24 @@ class TestNothingLost:
         lost = [(6, "pay_lost")]
         assert await broken() == (lost if age > timedelta(minutes=1) else [])
 
+    async def test_an_order_that_was_refused_under_its_key_is_no_violation(
+        self, broken: Broken, database: Database
+    ) -> None:
+        async with database.begin() as work:
+            await work.claims.claim(
+                application="shop",
+                key="order-3",
+                fingerprint="f",
+                command="create",
+                object_id="pay_refused",
+                request=b"{}",
+                now=LONG_AGO,
+            )
+            await work.claims.store_answer(
+                application="shop", key="order-3", status=422, body=b"{}"
+            )
+        assert await broken() == []
+
     @pytest.mark.parametrize("sequence", [1, 2])
     async def test_an_event_that_was_removed(
         self, broken: Broken, clean: CleanRecord, plant: Plant, sequence: int
@@ -153,6 +173,23 @@ class TestNothingTold:
             b'{"authorization": "[redacted]", "request_id": "req_1763865600123456789"}\n\xff\n'
         )
         assert await self.look(clean, database, log) == []
+
+    @pytest.mark.parametrize(
+        ("attribute", "value", "tells"),
+        [
+            (attributes.CUSTOMER_ID, "4242424242424242", False),
+            (attributes.CUSTOMER_ID, "ada@example.com", True),
+            (attributes.GATEWAY_REFERENCE, "4242424242424242", True),
+            (attributes.GATEWAY_REFERENCE, "pi_1_secret_2", True),
+            (attributes.GATEWAY_REFERENCE, "4200001234202601021234567890", False),
+        ],
+    )
+    def test_an_attribute(
+        self, attribute: SearchAttributeKey[str], value: str, tells: bool
+    ) -> None:
+        """Numbers that an application gives its users may be any."""
+        shown = TypedSearchAttributes([SearchAttributePair(attribute, value)])
+        assert tells_too_much(shown) is tells
 
     async def look(
         self, clean: CleanRecord, database: Database, log: Path
