@@ -23,7 +23,7 @@ from api.lookup import Found, find
 from api.method_lookup import require_usable
 from api.openapi import REPLAYED_HEADER, problems
 from api.ordering import ORDERED, answer, order_once
-from api.orders import CreatePayment, FreeText, SwitchInput
+from api.orders import CreatePayment, SwitchInput, WithoutCardNumber
 from api.problems import RequestRefused, try_again, unavailable
 from api.queries import NoQuery, PaymentIdInPath
 from billing.errors import (
@@ -52,7 +52,7 @@ class ReviewPayment(StrictInput):
     that has ended, `return` gives back what could not be given back before."""
 
     action: ReviewAction
-    reason: Annotated[FreeText, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, Field(min_length=1, max_length=500), WithoutCardNumber]
     gateway_number: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
         default=None, description="The gateway's own number, as evidence for `retry`"
     )
