@@ -25,6 +25,8 @@ OVERDUE_ALLOWANCE: Final = timedelta(minutes=3)
 HISTORIES_READ: Final = 20
 # What the server itself puts into the cancelation of an activity that no worker had begun.
 _NOT_STARTED: Final = b'"ACTIVITY_ID_NOT_STARTED"'
+# Which change of the code a history knows of: words of the code's own.
+_PATCH: Final = "core_patch"
 _TERMINAL: Final = tuple(status.value for status in PaymentStatus if status.is_terminal)
 
 
@@ -231,6 +233,7 @@ async def _read_history(handle: WorkflowHandle[object, object], payment_id: str)
     readable = {
         event.WhichOneof("attributes") or "event"
         for event in history.events
+        if event.marker_recorded_event_attributes.marker_name != _PATCH
         for payload in _payloads(event)
         if payload.metadata.get("encoding") not in (ENCODING, b"binary/null")
         and payload.data != _NOT_STARTED

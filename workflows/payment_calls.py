@@ -65,6 +65,11 @@ class PaymentCalls:
         `budget` is how long each is asked where it is asked `thorough`ly, None for as long as it
         takes. What `breaks_off` the asking leaves what was reported to be asked about again."""
         heard, now = self._asked, workflow.now()
+
+        def breaks_off_another() -> bool:
+            # What is reported meanwhile is for the payment's own gateway to answer first.
+            return breaks_off() or (not thorough and self._asked > heard)
+
         asked: set[GatewayName] = set()
         while gateway := self._next_to_ask(asked, thorough=thorough):
             asked.add(gateway)
@@ -83,7 +88,7 @@ class PaymentCalls:
                     cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                     **policies.GATEWAY_CALL,
                 ),
-                breaks_off,
+                breaks_off if gateway is self._gateway else breaks_off_another,
             )
             if not is_whole:
                 return

@@ -114,7 +114,7 @@ class TestSwitch:
         await bench.until(lambda: "settle" in bench.script.calls)
         bench.script.paid = True
         await bench.report("evt_paid")
-        for _ in range(120):
+        for _ in range(10):
             if bench.script.status is PaymentStatus.SUCCEEDED:
                 return
             await bench.environment.sleep(timedelta(seconds=1))
