@@ -34,7 +34,7 @@ from billing.errors import (
     PaymentNotSwitchable,
     PaymentNotUnderReview,
 )
-from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision
+from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision, SwitchOrder
 from billing.payment import Payment, PaymentStatus
 from storage.claims import Claim
 from workflows.payment import PaymentWorkflow
@@ -172,7 +172,11 @@ async def switch(
     """Have a payment that nobody has paid yet paid in another way, at any gateway that takes its
     currency. The old instructions are withdrawn; money that still comes by them goes back."""
     found = await find(request, payment_id, caller.application)
-    order = context(request).offers.switch(wanted, found.payment, caller.application)
+    try:
+        order = context(request).offers.switch(wanted, found.payment, caller.application)
+    except BillingError as refusal:
+        claim = await claimed_before(request, caller, key, refusal)
+        order = SwitchOrder.model_validate_json(claim.request)
 
     async def act(_: Claim | None) -> Answer:
         payment: Payment | None = found.payment
