@@ -62,28 +62,33 @@ def whole(value: object) -> object:
 def _web_address(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
-        if parts.hostname and not parts.username and not parts.password:
+        if parts.hostname and parts.port != 0 and not parts.username and not parts.password:
             return url
         raise ValueError("a web address with a host and without a user name is expected")
     raise ValueError("an https address is expected (http only on this machine)")
 
 
 def _ip_address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        raise ValueError("an address without a zone is expected")
+    return str(address)
 
 
-FreeText = Annotated[str, AfterValidator(refuse_card_number)]
+WithoutCardNumber: Final = AfterValidator(refuse_card_number)
+"""Behind the bounds of a text, or what is told of these speaks of items."""
+
 UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN)]
 Seconds = Annotated[
     int,
     Field(ge=LEAST_SANDBOX_LIFE_SECONDS, le=LONGEST_CARD_LIFE_SECONDS, strict=True),
     BeforeValidator(whole),
 ]
-MetadataKey = Annotated[FreeText, Field(min_length=1, max_length=64)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64), WithoutCardNumber]
 ReturnUrl = Annotated[
     str, Field(max_length=256, pattern=r"^https?://[^\s]+$"), AfterValidator(_web_address)
 ]
-MetadataValue = Annotated[FreeText, Field(max_length=500)]
+MetadataValue = Annotated[str, Field(max_length=500), WithoutCardNumber]
 
 
 class PayerInput(StrictInput):
@@ -119,7 +124,7 @@ class CreatePayment(_Order):
     """An order: `amount` is in minor units (cents, 分) of `currency`."""
 
     amount: AmountMinor
-    description: Annotated[FreeText, Field(min_length=1, max_length=127)]
+    description: Annotated[str, Field(min_length=1, max_length=127), WithoutCardNumber]
     payment_method_id: Annotated[str, Field(pattern=METHOD_ID_PATTERN)] | None = Field(
         default=None, description="With the method `saved`: an active one of this user and gateway"
     )

@@ -23,7 +23,7 @@ from api.lookup import Found, find
 from api.method_lookup import require_usable
 from api.openapi import REPLAYED_HEADER, problems
 from api.ordering import ORDERED, answer, order_once
-from api.orders import CreatePayment, FreeText, SwitchInput
+from api.orders import CreatePayment, SwitchInput, WithoutCardNumber
 from api.problems import RequestRefused, try_again, unavailable
 from api.queries import NoQuery, PaymentIdInPath
 from billing.errors import (
@@ -34,7 +34,7 @@ from billing.errors import (
     PaymentNotSwitchable,
     PaymentNotUnderReview,
 )
-from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision
+from billing.messages import Command, PaymentOrder, ReviewAction, ReviewDecision, SwitchOrder
 from billing.payment import Payment, PaymentStatus
 from storage.claims import Claim
 from workflows.payment import PaymentWorkflow
@@ -52,7 +52,7 @@ class ReviewPayment(StrictInput):
     that has ended, `return` gives back what could not be given back before."""
 
     action: ReviewAction
-    reason: Annotated[FreeText, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, Field(min_length=1, max_length=500), WithoutCardNumber]
     gateway_number: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(
         default=None, description="The gateway's own number, as evidence for `retry`"
     )
@@ -172,7 +172,11 @@ async def switch(
     """Have a payment that nobody has paid yet paid in another way, at any gateway that takes its
     currency. The old instructions are withdrawn; money that still comes by them goes back."""
     found = await find(request, payment_id, caller.application)
-    order = context(request).offers.switch(wanted, found.payment, caller.application)
+    try:
+        order = context(request).offers.switch(wanted, found.payment, caller.application)
+    except BillingError as refusal:
+        claim = await claimed_before(request, caller, key, refusal)
+        order = SwitchOrder.model_validate_json(claim.request)
 
     async def act(_: Claim | None) -> Answer:
         payment: Payment | None = found.payment

@@ -15,7 +15,7 @@ from api.context import context
 from api.idempotency import Answer, RequiredKey, claimed_before, header_parameter, once
 from api.openapi import REPLAYED_HEADER, problems
 from api.ordering import ORDERED, order_once
-from api.orders import FreeText, PurchasePoints, UserId, whole
+from api.orders import PurchasePoints, UserId, WithoutCardNumber, whole
 from api.problems import unavailable
 from api.queries import Cursor, DistinctQuery, Limit, NoQuery, StrictQuery, UserIdInPath
 from billing.errors import BillingError
@@ -38,7 +38,7 @@ class SpendInput(StrictInput):
 
     user_id: UserId
     points: WholePoints
-    reason: Annotated[FreeText, Field(min_length=1, max_length=LONGEST_REASON)]
+    reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON), WithoutCardNumber]
 
 
 class TransactionsQuery(StrictQuery):

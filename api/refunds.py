@@ -15,7 +15,7 @@ from api.context import context
 from api.idempotency import Answer, RequiredKey, header_parameter, once
 from api.lookup import find as find_payment
 from api.openapi import REPLAYED_HEADER, problems
-from api.orders import FreeText
+from api.orders import WithoutCardNumber
 from api.problems import unavailable
 from api.queries import NoQuery, RefundIdInPath
 from billing.errors import PaymentNotRefundable, RefundExceedsPayment, RefundNotFound
@@ -43,7 +43,7 @@ class PreviewRefund(StrictInput):
 class CreateRefund(PreviewRefund):
     """`amount` is in minor units of the payment's currency; without it, all that is left."""
 
-    reason: Annotated[FreeText, Field(min_length=1, max_length=LONGEST_REASON)]
+    reason: Annotated[str, Field(min_length=1, max_length=LONGEST_REASON), WithoutCardNumber]
 
 
 class PointsTakenBack(BaseModel):

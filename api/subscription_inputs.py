@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from api.bodies import StrictInput
-from api.orders import FreeText, Offers, PayerInput, ReturnUrl, UserId
+from api.orders import Offers, PayerInput, ReturnUrl, UserId, WithoutCardNumber
 from billing.calendar import Cycle
 from billing.catalog import Catalog
 from billing.charges import DEFAULT_WAYS, least_charge
@@ -128,7 +128,7 @@ class OperateInput(StrictInput):
     period end later, at `until`, `end` ends the subscription now."""
 
     action: OperatorAction
-    reason: Annotated[FreeText, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, Field(min_length=1, max_length=500), WithoutCardNumber]
     until: AwareDatetime | None = None
 
 

@@ -23,6 +23,8 @@ OVERDUE_ALLOWANCE: Final = timedelta(minutes=3)
 HISTORIES_READ: Final = 20
 # What the server itself puts into the cancelation of an activity that no worker had begun.
 _NOT_STARTED: Final = b'"ACTIVITY_ID_NOT_STARTED"'
+# Which change of the code a history knows of: words of the code's own.
+_PATCH: Final = "core_patch"
 _TERMINAL: Final = tuple(status.value for status in PaymentStatus if status.is_terminal)
 
 
@@ -161,6 +163,8 @@ async def nothing_lost(evidence: Evidence) -> list[Finding]:
             SELECT claims.object_id FROM idempotency_claims AS claims
             LEFT JOIN payments ON payments.id = claims.object_id
             WHERE claims.command = 'create' AND payments.id IS NULL AND claims.created_at < :latest
+            -- What was refused under its key was never ordered.
+            AND coalesce(claims.answer_status, 0) < 400
             """,
             latest=latest,
         )
@@ -228,6 +232,7 @@ async def _read_history(handle: WorkflowHandle[object, object], payment_id: str)
     readable = {
         event.WhichOneof("attributes") or "event"
         for event in history.events
+        if event.marker_recorded_event_attributes.marker_name != _PATCH
         for payload in _payloads(event)
         if payload.metadata.get("encoding") not in (ENCODING, b"binary/null")
         and payload.data != _NOT_STARTED

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 _APPLICATION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NARROWEST: Final = 200
 ResultT = TypeVar("ResultT")
 
 
@@ -79,7 +80,8 @@ def list_keys(
             f"{key.created_at:%Y-%m-%d %H:%M}",
             f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
         )
-    Console().print(table)
+    # A narrower terminal folds the lines: an id that is cut off could not be typed again.
+    Console(width=max(Console().width, _NARROWEST)).print(table)
 
 
 def _show_new(key_id: str, secret: str) -> None:

@@ -10,12 +10,14 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
-from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeNamespaceResponse
 from temporalio.client import Client, Interceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.envconfig import ClientConfig
+from temporalio.service import RPCError, RPCStatusCode
 
+from billing.errors import SettingError
 from runtime.cipher import Cipher
 from runtime.codec import EncryptionCodec
 
@@ -48,11 +50,26 @@ async def connect(
     )
 
 
+async def describe_namespace(client: Client) -> DescribeNamespaceResponse:
+    """What the server says of our namespace. Raises SettingError where there is none of that name:
+    every workflow would be taken for lost. Raises RuntimeError where the server does not say."""
+    try:
+        return await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=client.namespace)
+        )
+    except RPCError as problem:
+        if problem.status is RPCStatusCode.NOT_FOUND:
+            raise SettingError(
+                f"TEMPORAL_NAMESPACE: Temporal at {client.service_client.config.target_host} has no"
+                f" namespace {client.namespace!r}; make it there, or name one that it has"
+            ) from None
+        raise RuntimeError(f"{problem.status.name}: {problem.message}") from problem
+
+
 async def warn_of_short_retention(client: Client) -> None:
-    """Closed runs must outlive the idempotency claims that may still join them."""
-    answer = await client.workflow_service.describe_namespace(
-        DescribeNamespaceRequest(namespace=client.namespace)
-    )
+    """Closed runs must outlive the idempotency claims that may still join them. Raises as
+    `describe_namespace`."""
+    answer = await describe_namespace(client)
     retention = answer.config.workflow_execution_retention_ttl.ToTimedelta()
     if retention < CLAIM_LIFE:
         log.warning(

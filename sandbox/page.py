@@ -26,7 +26,10 @@ from sandbox.faults import CALL_FAULTS, OPERATIONS, WEBHOOK_FAULTS, Fault
 from sandbox.html import Markup, button, element, joined, show_page, table
 
 _SHOWN: Final = 25
-_WITHOUT_MINOR_UNIT: Final = {"JPY", "KRW", "VND", "CLP", "XAF", "XOF", "XPF", "ISK", "UGX"}
+_WITHOUT_MINOR_UNIT: Final = frozenset(
+    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split()
+)
+_WITH_THREE_DECIMALS: Final = frozenset("BHD IQD JOD KWD LYD OMR TND".split())
 _GOOD_STATES: Final = {
     "succeeded",
     "attached",
@@ -128,8 +131,9 @@ def format_amount(amount: int, currency: str) -> str:
     """Minor units as people write them: `29.00 USD`, `2900 JPY`."""
     if currency.upper() in _WITHOUT_MINOR_UNIT:
         return f"{amount} {currency.upper()}"
-    sign = "-" if amount < 0 else ""
-    return f"{sign}{abs(amount) // 100}.{abs(amount) % 100:02d} {currency.upper()}"
+    sign, digits = "-" if amount < 0 else "", 3 if currency.upper() in _WITH_THREE_DECIMALS else 2
+    whole, part = divmod(abs(amount), 10**digits)
+    return f"{sign}{whole}.{part:0{digits}d} {currency.upper()}"
 
 
 def _live(

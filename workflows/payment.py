@@ -249,7 +249,8 @@ class PaymentWorkflow(PaymentCalls):
         elif self._switch is not None:
             await self._switch_over(self._switch)
         else:
-            await self._settle()
+            # A payer must be able to leave a gateway that does not answer.
+            await self._settle(breaks_off=lambda: self._switch is not None)
 
     async def _switch_over(self, switch: _Switch) -> None:
         """Place the new order; once it has taken the old one's place, that one is closed."""

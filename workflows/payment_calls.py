@@ -1,8 +1,9 @@
 """What a payment's workflow asks of gateways and record, and what it knows by their answers."""
 
 import contextlib
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
@@ -29,6 +30,12 @@ from runtime.queues import CORE, gateway_queue
 from workflows import policies
 from workflows.returns import start_returns
 
+_BREAKS_OFF: Final = "a switch breaks off asking"
+
+
+def _nothing() -> bool:
+    return False
+
 
 class PaymentCalls:
     """The payment as far as it is known. `_asked` counts what was reported from outside, and
@@ -52,15 +59,21 @@ class PaymentCalls:
         thorough: bool = False,
         review: ReviewDecision | None = None,
         budget: timedelta | None = policies.CLOSING_BUDGET,
+        breaks_off: Callable[[], bool] = _nothing,
     ) -> None:
         """Ask the gateways and record their word; without an answer, everything stays as it is.
         `budget` is how long each is asked where it is asked `thorough`ly, None for as long as it
-        takes."""
+        takes. What `breaks_off` the asking leaves what was reported to be asked about again."""
         heard, now = self._asked, workflow.now()
+
+        def breaks_off_another() -> bool:
+            # What is reported meanwhile is for the payment's own gateway to answer first.
+            return breaks_off() or (not thorough and self._asked > heard)
+
         asked: set[GatewayName] = set()
         while gateway := self._next_to_ask(asked, thorough=thorough):
             asked.add(gateway)
-            await self._follow(
+            is_whole = await self._follow(
                 workflow.start_activity_method(
                     PaymentActivities.settle,
                     SettlePayment(
@@ -71,11 +84,14 @@ class PaymentCalls:
                         review=review,
                     ),
                     task_queue=gateway_queue(gateway),
-                    schedule_to_close_timeout=budget if thorough else self._time_left(),
+                    schedule_to_close_timeout=budget if thorough else self._patience(),
                     cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                     **policies.GATEWAY_CALL,
-                )
+                ),
+                breaks_off if gateway is self._gateway else breaks_off_another,
             )
+            if not is_whole:
+                return
         self._answered = max(self._answered, heard)
 
     def _next_to_ask(self, asked: set[GatewayName], *, thorough: bool) -> GatewayName | None:
@@ -223,10 +239,23 @@ class PaymentCalls:
         )
         workflow.upsert_search_attributes([attributes.NEEDS_ATTENTION.value_set(True)])
 
-    async def _follow(self, asking: workflow.ActivityHandle[Standing]) -> None:
-        """Take the answer; give up asking when the payment is to end, or its time is over."""
+    async def _follow(
+        self,
+        asking: workflow.ActivityHandle[Standing],
+        breaks_off: Callable[[], bool] = _nothing,
+    ) -> bool:
+        """Take the answer; give up asking when the payment is to end, or its time is over. False
+        where something else broke it off."""
         self._is_asking = True
-        await workflow.wait_condition(lambda: asking.done() or self._ending is not None)
+
+        def is_over() -> bool:
+            return asking.done() or self._ending is not None
+
+        await workflow.wait_condition(lambda: is_over() or breaks_off())
+        is_whole = is_over()
+        if not is_whole and not workflow.patched(_BREAKS_OFF):
+            await workflow.wait_condition(is_over)
+            is_whole = True
         if not asking.done():
             asking.cancel()
         try:
@@ -235,6 +264,7 @@ class PaymentCalls:
             workflow.logger.info("no answer in time; the record stands as it was")
         finally:
             self._is_asking = False
+        return is_whole
 
     def _take(self, standing: Standing) -> None:
         """Follow the record, and show operators where it stands."""
@@ -324,6 +354,12 @@ class PaymentCalls:
     def _unrecorded_order(self) -> PaymentOrder | None:
         """The order itself, where the row may not have been written yet."""
         return self._order if self._standing is None else None
+
+    def _patience(self) -> timedelta:
+        """How long one gateway is asked: one that is silent must not keep another from being asked
+        that may have been paid."""
+        left = self._time_left()
+        return min(left, policies.CLOSING_BUDGET) if self._other_gateways else left
 
     def _time_left(self) -> timedelta:
         return max(self._order.expires_at - workflow.now(), policies.LEAST_BUDGET)

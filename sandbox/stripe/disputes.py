@@ -12,6 +12,7 @@ from sandbox.stripe.errors import missing
 from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.forms import Form
 from sandbox.stripe.intents import CHARGE, DISPUTE, Intents
+from sandbox.stripe.money import minor_units
 from sandbox.stripe.objects import new_dispute, new_dispute_transaction, unix
 
 FEE: Final = 1500
@@ -129,7 +130,8 @@ class Disputes:
         """The dispute with one more balance transaction: `amount` withdrawn, or less than zero
         of it reinstated."""
         transaction = new_dispute_transaction(dispute, -amount, fee, unix(self._sandbox.clock()))
-        self._book.record_dispute(NAME, dispute["charge"], amount)
+        moved = minor_units(amount, dispute["currency"])
+        self._book.record_dispute(NAME, dispute["charge"], moved)
         transactions = [*dispute["balance_transactions"], transaction]
         return dispute | {"balance_transactions": transactions}
 

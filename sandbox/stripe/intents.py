@@ -14,6 +14,7 @@ from sandbox.stripe.cards import Card, Problem, problem_of
 from sandbox.stripe.errors import StripeError, missing
 from sandbox.stripe.events import NAME, Events, Origin
 from sandbox.stripe.methods import Methods, declined
+from sandbox.stripe.money import minor_units
 from sandbox.stripe.objects import make_id, new_charge, new_intent, unix
 
 INTENT: Final = "stripe_intent"
@@ -252,7 +253,7 @@ class Intents:
             kept["reference"],
             kept["attempt"],
             intent["id"],
-            intent["amount"],
+            minor_units(intent["amount"], intent["currency"]),
             intent["currency"],
             charge["id"],
             self._sandbox.clock(),

@@ -19,6 +19,7 @@ from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.forms import parse_form
 from sandbox.stripe.intents import INTENT, PROCESSING, Intents
 from sandbox.stripe.methods import Methods
+from sandbox.stripe.money import minor_units
 from sandbox.stripe.objects import make_id
 from sandbox.stripe.setups import Setups
 
@@ -267,7 +268,7 @@ def _order_line(kept: Document) -> OrderLine:
         number=intent["id"],
         status=intent["status"],
         is_open=intent["status"] in _OPEN,
-        amount=intent["amount"],
+        amount=minor_units(intent["amount"], intent["currency"]),
         currency=intent["currency"].upper(),
         description=intent["description"] or "",
         created_at=datetime.fromtimestamp(intent["created"], UTC),

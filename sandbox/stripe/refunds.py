@@ -12,6 +12,7 @@ from sandbox.stripe.errors import StripeError, missing
 from sandbox.stripe.events import NAME, Origin
 from sandbox.stripe.forms import Form
 from sandbox.stripe.intents import CHARGE, DISPUTE, REFUND, Intents
+from sandbox.stripe.money import minor_units
 from sandbox.stripe.objects import make_id, new_refund, unix
 from sandbox.stripe.parameters import check_known, read_integer, read_metadata
 
@@ -103,7 +104,8 @@ class Refunds:
         charge["amount_refunded"] += amount
         charge["refunded"] = charge["amount_refunded"] == charge["amount"]
         self._book.put(CHARGE, charge["id"], charge)
-        self._book.record_refund(NAME, charge["id"], amount)
+        moved = minor_units(amount, charge["currency"])
+        self._book.record_refund(NAME, charge["id"], moved)
 
     def _paid(self, form: Form) -> tuple[Document, Document]:
         """The intent and the charge that paid it."""

@@ -55,8 +55,10 @@ async def test_a_repeat_of_what_is_not_offered_any_more_gets_the_first_answer(
     package |= {"gateway": "alipay", "method": "qr", "currency": "CNY"}
     subscription = await active(shop)
     changed = {"tier": "PREMIUM", "cycle": "monthly"}
+    waiting = (await shop.create("order-to-be-switched")).json()
     asked_for = {
         "/create": order(),
+        f"/{waiting['id']}/switch": {"gateway": "alipay", "method": "page"},
         "/points/purchase": package,
         "/subscription": wanted(user_id="user_1"),
         f"/subscription/{subscription['id']}/change": changed,
@@ -69,6 +71,7 @@ async def test_a_repeat_of_what_is_not_offered_any_more_gets_the_first_answer(
 
     monkeypatch.setattr(Offers, "order", gone)
     monkeypatch.setattr(Offers, "purchase", gone)
+    monkeypatch.setattr(Offers, "switch", gone)
     monkeypatch.setattr(inputs, "start_of", gone)
     monkeypatch.setattr(inputs, "change_of", gone)
     for path, body in asked_for.items():

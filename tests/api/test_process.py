@@ -105,6 +105,7 @@ async def test_it_serves_logs_in_json_and_ends_long_polls_when_told_to_stop(
         ({"EVERBILL_API_PORT": "eight"}, "EVERBILL_API_PORT"),
         ({"EVERBILL_CATALOG_FILE": "/nonexistent/catalog.toml"}, "/nonexistent/catalog.toml"),
         ({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, "TEMPORAL_ADDRESS"),
+        ({"TEMPORAL_NAMESPACE": "nowhere"}, "TEMPORAL_NAMESPACE"),
         ({"EVERBILL_ALIPAY_APP_ID": "2021"}, "EVERBILL_ALIPAY_"),
     ],
 )

@@ -59,6 +59,7 @@ def wechat(method: str, **changes: Any) -> dict[str, Any]:
         (wechat("jsapi", payer={"client_ip": "1.2.3.4"}), "invalid_request", "payer.openid"),
         (wechat("h5"), "invalid_request", "payer.client_ip"),
         (wechat("h5", payer={"client_ip": "1.2.3"}), "invalid_request", "payer.client_ip"),
+        (wechat("h5", payer={"client_ip": "fe80::1%eth0"}), "invalid_request", "payer.client_ip"),
         ({"payer": {"name": "Ann"}}, "invalid_request", "payer.name"),
         ({"description": ""}, "invalid_request", "description"),
         ({"description": "a" * 128}, "invalid_request", "description"),
@@ -80,6 +81,7 @@ def wechat(method: str, **changes: Any) -> dict[str, Any]:
         ({"return_url": "https://user:pass@shop.example/"}, "invalid_request", "return_url"),
         ({"return_url": "https://"}, "invalid_request", "return_url"),
         ({"return_url": "https://[::1"}, "invalid_request", "return_url"),
+        ({"return_url": "https://shop.example:99999/"}, "invalid_request", "return_url"),
         ({"return_url": "https://a/" + "b" * 256}, "invalid_request", "return_url"),
         ({"payment_method_id": "pm_" + "0" * 26}, "invalid_request", "payment_method_id"),
         ({"method": "saved", "payment_method_id": "pm_1"}, "invalid_request", "payment_method_id"),
@@ -101,6 +103,12 @@ async def test_an_order_that_cannot_be_taken_names_what_is_wrong(
     problem = check_problem(answer, 422)
     assert (problem["code"], problem["param"]) == (code, param)
     assert (await shop.get("/history")).json()["data"] == []
+
+
+async def test_how_long_a_text_may_be_is_told_in_characters(shop: Shop) -> None:
+    answer = await send(shop, json.dumps(order(description="a" * 128)).encode())
+    problem = check_problem(answer, 422)
+    assert problem["detail"] == "description: String should have at most 127 characters"
 
 
 @pytest.mark.parametrize(

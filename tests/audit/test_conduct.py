@@ -111,6 +111,24 @@ class TestNothingLost:
         lost = [(6, "pay_lost")]
         assert await broken() == (lost if age > timedelta(minutes=1) else [])
 
+    async def test_an_order_that_was_refused_under_its_key_is_no_violation(
+        self, broken: Broken, database: Database
+    ) -> None:
+        async with database.begin() as work:
+            await work.claims.claim(
+                application="shop",
+                key="order-3",
+                fingerprint="f",
+                command="create",
+                object_id="pay_refused",
+                request=b"{}",
+                now=LONG_AGO,
+            )
+            await work.claims.store_answer(
+                application="shop", key="order-3", status=422, body=b"{}"
+            )
+        assert await broken() == []
+
     @pytest.mark.parametrize("sequence", [1, 2])
     async def test_an_event_that_was_removed(
         self, broken: Broken, clean: CleanRecord, plant: Plant, sequence: int

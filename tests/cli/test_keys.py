@@ -77,6 +77,19 @@ async def test_a_revoked_key_ends_and_stays_on_the_list(database: Database) -> N
     assert key.id not in (await everbill("list", "--application", "other")).stdout
 
 
+async def test_the_list_shows_whole_ids_however_narrow_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are what `rotate` and `revoke` ask for."""
+    monkeypatch.setenv("COLUMNS", "80")
+    secret = (await everbill("create", "a-shop-of-some-length", "--scope", "read")).stdout.strip()
+    key = await find(database, secret)
+    assert key is not None
+    listed = (await everbill("list")).stdout
+    assert key.id in listed
+    assert "a-shop-of-some-length" in listed
+
+
 @pytest.mark.parametrize("verb", ["rotate", "revoke"])
 async def test_a_key_that_is_none_is_named(verb: str) -> None:
     result = await everbill(verb, "key_unknown")

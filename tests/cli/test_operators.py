@@ -125,6 +125,15 @@ class TestDoctor:
         assert "no: 3 findings" in done.output, "charge, order and ledger against the receipt"
         assert done.output.count("yes") == len(PROMISES) - 1
 
+    async def test_in_a_namespace_that_is_not_there_no_payment_is_called_lost(
+        self, house: House
+    ) -> None:
+        await house.create("stripe")
+        done = await everbill(house, "doctor", TEMPORAL_NAMESPACE="nowhere")
+        assert done.exit_code == 1
+        assert "everbill doctor: TEMPORAL_NAMESPACE" in done.output
+        assert "promise" not in done.output
+
     async def test_a_guard_that_was_switched_off(self, house: House, tamper: Tamper) -> None:
         switch = "ALTER TABLE ledger_postings {} TRIGGER ledger_postings_append_only"
         with tamper(switch.format("DISABLE"), switch.format("ENABLE")):

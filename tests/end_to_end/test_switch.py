@@ -140,6 +140,20 @@ async def test_a_gateway_that_does_not_answer_leaves_the_old_way_open(house: Hou
     assert charge["attempt"] == 1
 
 
+async def test_a_gateway_that_has_gone_silent_is_left_for_another(house: House) -> None:
+    payment = await house.create("alipay")
+    await house.sandbox.fault("alipay", "*", "http_500", reference=payment["id"], times=1000)
+    asking = asyncio.create_task(house.command(payment["id"], "refresh"))
+    async with asyncio.timeout(30):
+        while (await house.sandbox.faults())[0]["times"] == 1000:
+            await asyncio.sleep(0.05)
+    after = await switched(house, payment, "wechatpay", "native")
+    await house.pay(after)
+    await house.until_status(payment["id"], "succeeded")
+    assert (await asking).status_code == 200
+    await house.sandbox.control.delete("/control/faults")
+
+
 async def test_wrong_switches_change_nothing(house: House) -> None:
     dollars = await house.create("stripe")
     paid = await house.take("alipay")

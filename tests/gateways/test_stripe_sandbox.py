@@ -54,7 +54,10 @@ async def gateway(sandbox_settings: Settings) -> AsyncIterator[Gateway]:
         await gateway.aclose()
 
 
-@pytest.mark.parametrize(("attempt", "currency", "amount"), [(1, "USD", 2900), (7, "JPY", 500)])
+@pytest.mark.parametrize(
+    ("attempt", "currency", "amount"),
+    [(1, "USD", 2900), (7, "JPY", 500), (1, "ISK", 101), (1, "MGA", 50_000)],
+)
 async def test_a_paid_order_is_found_by_either_number(
     gateway: Gateway, sandbox: SandboxProcess, attempt: int, currency: str, amount: int
 ) -> None:

@@ -93,3 +93,4 @@ def test_amounts_are_written_as_people_write_them() -> None:
     assert format_amount(2900, "usd") == "29.00 USD"
     assert format_amount(5, "CNY") == "0.05 CNY"
     assert format_amount(2900, "JPY") == "2900 JPY"
+    assert format_amount(-1001, "KWD") == "-1.001 KWD"

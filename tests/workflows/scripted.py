@@ -55,9 +55,10 @@ def order(payment_id: str, now: datetime, expires_in_seconds: int = 1800) -> Pay
 class ScriptedActivities:
     """`paid`, `refuses`, `silent`, `untrusted`, `dies` steer the gateway; `calls` tells what was
     asked of it, in order, and `decisions` what each settling was decided by. `may_be_disputed` is
-    money once it is paid, and `another_is_alive` an attempt that nothing closes. `refuses_switch`
-    is the gateway's word on any switch, which waits for `switches`; `returns` are the refunds that
-    every answer names. While `answers` is not set, what was recorded is not yet told."""
+    money once it is paid, and `another_is_alive` an attempt that nothing closes; `left_open_at` is
+    where others may be paid that were switched away from. `refuses_switch` is the gateway's word on
+    any switch, which waits for `switches`; `returns` are the refunds that every answer names. While
+    `answers` is not set, what was recorded is not yet told."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -75,6 +76,7 @@ class ScriptedActivities:
         self.decisions: list[ReviewDecision | None] = []
         self.may_be_disputed = False
         self.another_is_alive = False
+        self.left_open_at: tuple[GatewayName, ...] = ()
         self.refuses_switch = False
         self.switches = asyncio.Event()
         self.switches.set()
@@ -199,6 +201,7 @@ class ScriptedActivities:
         return Standing(
             payment=payment,
             open_attempts=((1,) if self.is_alive else ()) + ((2,) if self.another_is_alive else ()),
+            open_gateways=self.left_open_at,
             needs_attention=parked or self.unapplied,
             disputes_at=(ordered.gateway,) if self.may_be_disputed and self.paid else (),
             returns=self.returns,

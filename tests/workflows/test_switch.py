@@ -85,6 +85,41 @@ class TestSwitch:
         assert (answer.status, answer.method) == (PaymentStatus.CANCELED, PaymentMethod.NATIVE)
         assert await bench.ended() is PaymentStatus.CANCELED
 
+    async def test_a_gateway_that_is_silent_keeps_nobody_from_leaving_it(
+        self, bench: Bench
+    ) -> None:
+        await bench.create()
+        bench.script.silent, bench.script.dies = {"settle"}, False
+        await bench.report("evt_unheard")
+        await bench.until(lambda: "settle" in bench.script.calls)
+        switching = await start_switch(bench)
+        answering = asyncio.create_task(switching.result())
+        for _ in range(60):
+            if answering.done():
+                break
+            await bench.environment.sleep(timedelta(seconds=1))
+        else:
+            raise AssertionError(f"nobody switched; asked so far: {bench.script.calls}")
+        assert (await answering).method is PaymentMethod.H5
+        # What was reported before is asked about all the same.
+        bench.script.silent, bench.script.paid = set(), True
+        await bench.until(lambda: bench.script.status is PaymentStatus.SUCCEEDED)
+
+    async def test_a_gateway_left_behind_that_is_silent_keeps_no_other_from_being_asked(
+        self, bench: Bench
+    ) -> None:
+        bench.script.left_open_at = (GatewayName.ALIPAY,)  # where nobody works
+        await bench.create()
+        await bench.report("evt_nothing_yet")
+        await bench.until(lambda: "settle" in bench.script.calls)
+        bench.script.paid = True
+        await bench.report("evt_paid")
+        for _ in range(10):
+            if bench.script.status is PaymentStatus.SUCCEEDED:
+                return
+            await bench.environment.sleep(timedelta(seconds=1))
+        raise AssertionError(f"nobody asked after it; asked so far: {bench.script.calls}")
+
     async def test_refused_leaves_the_old_instructions(self, bench: Bench) -> None:
         before = await bench.create()
         bench.script.refuses_switch = True
