@@ -11,6 +11,7 @@ from billing.errors import MethodNotFound
 from billing.method import MethodStatus
 from billing.payment import GatewayName
 from billing.rails import (
+    ALIPAY_LONGEST_WAIT,
     AlipayStanding,
     WechatNotice,
     WechatStanding,
@@ -147,7 +148,7 @@ class PreparingActivities:
                 return _NOT_CARRIED
             standing = standing.model_copy(update={"deduct_on": moved})
             at = next_alipay_deduct(standing, request.amount, not_before)
-        if at is None:
+        if at is None or at - not_before > ALIPAY_LONGEST_WAIT:
             return _NOT_CARRIED
         return PreparedCharge(is_ready=at <= request.now, at=at)
 

@@ -156,6 +156,13 @@ class TestAgreement:
         assert told.at is not None
         assert early < told.at < NOON
 
+    async def test_is_not_waited_for_beyond_what_a_late_date_takes(self, agreement: Desk) -> None:
+        """One of a longer rhythm, or to which something else was charged, would bring no money for
+        months, and nobody would be asked for it."""
+        early = NOON - timedelta(days=28)
+        assert await agreement.prepare(now=early, due_at=early) == UNREADY
+        assert await agreement.prepare(kind=StepKind.PAYMENT, now=early, due_at=early) == UNREADY
+
     async def test_that_missed_its_date_is_moved_and_charged(self, agreement: Desk) -> None:
         late = NOON + timedelta(days=6)
         told = await agreement.prepare(now=late)
