@@ -40,6 +40,13 @@ class MandateRecord:
             return True
         return amount_minor <= self.most_minor
 
+    def keeps(self, cycle_months: int) -> bool:
+        """Whether it may be charged as often as that: an agreement of Alipay's with a rhythm takes
+        one charge for each period of it."""
+        if self.rhythm_months is None or self.gateway is not GatewayName.ALIPAY:
+            return True
+        return self.rhythm_months <= cycle_months
+
 
 @dataclass(frozen=True)
 class MethodRecord:
