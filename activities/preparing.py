@@ -7,6 +7,7 @@ from temporalio import activity
 
 from activities.asking import asking
 from activities.method import mandate_of
+from billing.charges import OF_A_PERIOD
 from billing.errors import MethodNotFound
 from billing.method import MethodStatus
 from billing.payment import GatewayName
@@ -34,9 +35,6 @@ from gateways.mandates import (
 )
 from storage.database import Database
 
-_OF_A_PERIOD: Final = frozenset(
-    {StepKind.SIGN_UP, StepKind.PAYMENT, StepKind.RENEWAL, StepKind.RESUMPTION}
-)
 _NOT_CARRIED: Final = PreparedCharge(is_ready=False)
 
 
@@ -90,7 +88,7 @@ class PreparingActivities:
         *,
         was_charged: bool,
     ) -> PreparedCharge:
-        if request.kind not in _OF_A_PERIOD or observed.signed_at is None:
+        if request.kind not in OF_A_PERIOD or observed.signed_at is None:
             return _NOT_CARRIED
         standing = WechatStanding(
             signed_at=observed.signed_at,
@@ -130,7 +128,7 @@ class PreparingActivities:
     ) -> PreparedCharge:
         if mandate.rhythm_months is None or observed.charge_on is None:
             return PreparedCharge(is_ready=request.now >= request.due_at, at=request.due_at)
-        if request.kind not in _OF_A_PERIOD:
+        if request.kind not in OF_A_PERIOD:
             return _NOT_CARRIED
         not_before = max(request.now, request.due_at)
         standing = AlipayStanding(

@@ -27,6 +27,11 @@ DEFAULT_WAYS: Final[Mapping[GatewayName, PaymentMethod]] = {
     GatewayName.WECHATPAY: PaymentMethod.NATIVE,
 }
 
+OF_A_PERIOD: Final = frozenset(
+    {StepKind.SIGN_UP, StepKind.PAYMENT, StepKind.RENEWAL, StepKind.RESUMPTION}
+)
+"""What a mandate with windows is charged for: one period each."""
+
 _STRIPE_LEAST: Final[Mapping[str, int]] = {"USD": 50, "EUR": 50, "CNY": 400}
 _STRIPE_LEAST_OTHERWISE: Final = 50
 

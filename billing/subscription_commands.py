@@ -318,10 +318,17 @@ def quoted(
         effective_at=decision.effective_at,
         preview=decision.preview,
         refund=decision.refund,
-        payment_method_id=move.charge.method_id if move.charge else None,
+        payment_method_id=_charged_to(decision, move),
         subscription=decision.after,
         if_unpaid=late,
     )
+
+
+def _charged_to(decision: Decision, move: Move) -> str | None:
+    """What is charged later is so to the saved method that there is."""
+    if move.charge is not None:
+        return move.charge.method_id
+    return decision.after.payment_method_id if decision.preview.total else None
 
 
 def credited(found: Subscription, amount: int, now: datetime) -> Subscription:

@@ -165,6 +165,27 @@ class TestCommands:
                 await asyncio.sleep(0.05)
         assert (await customer(shop, subscription["user_id"]))["tier"] == "PREMIUM"
 
+    @pytest.mark.parametrize(
+        ("terms", "is_charged"), [({"most": 2500}, False), ({"most": 9900}, True)], ids=str
+    )
+    async def test_a_preview_tells_what_the_mandate_cannot_carry(
+        self, shop: Shop, told: Shop, terms: dict[str, Any], is_charged: bool
+    ) -> None:
+        user_id = f"user_{secrets.token_hex(4)}"
+        method = await saving.active(
+            shop, told, gateway="alipay", currency="CNY", user_id=user_id, **terms
+        )
+        subscription = await signed_up(shop, user_id=user_id, payment_method_id=method["id"])
+        subscription = await until(shop, subscription["id"], "active")
+        wanted_ = {"tier": "SUPER", "cycle": "monthly"}
+        quote = await shop.post(
+            f"/subscription/{subscription['id']}/preview", {"command": "change", **wanted_}
+        )
+        assert (quote.json()["payment_method_id"] == method["id"]) is is_charged
+        found = await commanded(shop, subscription, "change", **wanted_)
+        by_hand = found["payment"] is not None and found["payment"]["method"] != "saved"
+        assert by_hand is not is_charged
+
     async def test_a_downgrade_waits_for_the_periods_end(self, shop: Shop) -> None:
         subscription = await active(shop, tier="SUPER")
         found = await commanded(shop, subscription, "change", tier="BASIC", cycle="monthly")

@@ -21,7 +21,7 @@ from billing.moves import (
 from billing.moves import start_of as subscription_of
 from billing.payment import GatewayName, PaymentStatus
 from billing.plans import Tier
-from billing.subscription import Access, StepKind, SubscriptionStatus
+from billing.subscription import Access, StepKind, SubscriptionStatus, When
 from billing.subscription_commands import commanded, quoted
 from billing.subscription_messages import (
     CancelSubscription,
@@ -307,6 +307,17 @@ def test_what_was_announced_of_one_method_counts_for_no_other(is_command: bool) 
         due = on_time(life.standing, terms, life.now)
         life._apply(uncarried(due, life.standing, life.now))
     assert life.standing.announced is None
+
+
+def test_a_quote_of_what_is_charged_later_names_the_method_it_is_charged_to() -> None:
+    life = running_with_a_backup()
+    life.now -= timedelta(days=1)
+    wanted = ChangeSubscription(plan=plan(amount=99999), when=When.PERIOD_END)
+    quote = quoted(life.standing, life.start.terms, wanted, life.now)
+    assert quote.preview.total
+    assert quote.payment_method_id == METHOD_ID
+    free = quoted(life.standing, life.start.terms, PauseSubscription(), life.now)
+    assert free.payment_method_id is None
 
 
 def test_a_quote_is_charged_as_it_was_shown_and_not_for_ever() -> None:
