@@ -99,7 +99,7 @@ class PreparingActivities:
         at = next_wechat_deduct(standing, request.amount, not_before)
         if at is not None:
             return PreparedCharge(is_ready=at <= request.now, at=at, announced=request.announced)
-        if request.kind is StepKind.SIGN_UP:
+        if request.kind is StepKind.SIGN_UP or not request.may_wait:
             return _NOT_CARRIED
         if not is_by_day(request.now):
             return PreparedCharge(is_ready=False, at=next_by_day(request.now))

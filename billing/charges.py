@@ -47,6 +47,13 @@ class Wanted(BaseModel):
     is_due: bool = False
     decision: Decision
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether it is made as soon as its mandate allows; what somebody waits for is paid by hand
+        where that is not now."""
+        is_begun = self.is_due and self.kind is not StepKind.SIGN_UP
+        return is_begun or self.kind is StepKind.PAYMENT
+
 
 class Move(BaseModel):
     """One write of the record, and what follows from it."""

@@ -170,6 +170,7 @@ class SubscriptionCalls:
                     due_at=decision.effective_at,
                     number=decision.after.period.number,
                     announced=self._standing.announced,
+                    may_wait=wanted.may_wait,
                     now=workflow.now(),
                 ),
                 task_queue=gateway_queue(found.gateway),

@@ -139,6 +139,13 @@ class TestContract:
     async def test_does_not_carry_what_is_no_period(self, contract: Desk) -> None:
         assert await contract.prepare(kind=StepKind.CHANGE) == UNREADY
 
+    async def test_is_not_announced_for_what_is_not_waited_for(self, contract: Desk) -> None:
+        """The customer who resumes pays at once, by hand."""
+        told = await contract.prepare(kind=StepKind.RESUMPTION, may_wait=False)
+        assert (told, contract.mandates.announced) == (UNREADY, [])
+        waiting = await contract.prepare(kind=StepKind.RESUMPTION)
+        assert (waiting.announced is not None, contract.mandates.announced) == (True, [1800])
+
     async def test_that_takes_no_notice_carries_nothing(self, contract: Desk) -> None:
         contract.mandates.refuses = True
         assert await contract.prepare() == UNREADY

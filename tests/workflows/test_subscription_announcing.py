@@ -8,7 +8,14 @@ from temporalio.testing import WorkflowEnvironment
 
 from billing.payment import GatewayName
 from billing.subscription import StepKind
-from billing.subscription_messages import Announced, ChangeMethod, PrepareCharge, PreparedCharge
+from billing.subscription_messages import (
+    Announced,
+    ChangeMethod,
+    PauseSubscription,
+    PrepareCharge,
+    PreparedCharge,
+    ResumeSubscription,
+)
 from tests.workflows.subscribing import Bench, open_bench
 from workflows import SubscriptionWorkflow
 
@@ -60,3 +67,21 @@ async def test_a_contract_in_place_of_a_dead_one_is_announced_ahead(bench: Bench
     assert bench.script.preparations[-1].now < end - timedelta(days=3)
     asked = await asked_of_the_other(bench)
     assert asked[0].now < end
+
+
+@pytest.mark.parametrize("ends_by_itself", [True, False])
+async def test_the_end_of_a_pause_is_waited_for_unless_it_was_commanded(
+    bench: Bench, ends_by_itself: bool
+) -> None:
+    await bench.sign_up(gateway=GatewayName.WECHATPAY)
+    await bench.until("activated")
+    end = bench.script.known.subscription.period.end
+    until = end + timedelta(days=3) if ends_by_itself else None
+    pause = PauseSubscription(at_period_end=True, until=until)
+    await bench.handle.execute_update(SubscriptionWorkflow.pause, pause)
+    await bench.until("paused")
+    if not ends_by_itself:
+        await bench.handle.execute_update(SubscriptionWorkflow.resume, ResumeSubscription())
+    await bench.until("resumed")
+    asked = [one for one in bench.script.preparations if one.kind is StepKind.RESUMPTION]
+    assert {one.may_wait for one in asked} == {ends_by_itself}
