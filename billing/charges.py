@@ -18,6 +18,7 @@ from billing.subscription_messages import (
     ChargeStatus,
     GivingBack,
     PaymentWay,
+    SubscriptionStanding,
     SubscriptionTerms,
 )
 
@@ -72,6 +73,16 @@ class Move(BaseModel):
     """Whether the payment under way is no longer waited for."""
     is_other_method: bool = False
     """Whether another method is to be charged from now on, of which nothing was announced yet."""
+
+
+def announced_after(before: SubscriptionStanding, move: Move) -> Announced | None:
+    """What stays announced once the move is written: a notice to a contract until its charge is
+    paid, as one that failed may be repeated in its window; what a customer was asked for until they
+    have tried to pay. Another method is told anew."""
+    told = move.announced or before.announced
+    if told is None or move.is_other_method or move.closed is ChargeStatus.PAID:
+        return None
+    return told if move.closed is None or told.method_id is not None else None
 
 
 def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:

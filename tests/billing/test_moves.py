@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from billing.calendar import Cycle
-from billing.charges import Move
+from billing.charges import Move, announced_after
 from billing.errors import BillingError
 from billing.moves import (
     ahead_due,
@@ -190,9 +190,7 @@ class Life:
             charges=before.charges + (move.charge is not None),
             debt=move.debt,
             charge=charge,
-            announced=(
-                None if move.closed or move.is_other_method else move.announced or before.announced
-            ),
+            announced=announced_after(before, move),
             giving_back=move.giving_back,
         )
         self._holds(before)
