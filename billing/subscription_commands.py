@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from billing.changes import change, change_method
 from billing.charges import Move, charging, minimum_of, payment
 from billing.decisions import require_alive, updated, whole_second
-from billing.dunning import Debt, Step, timetable
+from billing.dunning import Debt, Step, allowed_from, timetable
 from billing.errors import (
     CurrencyNotSupported,
     InvalidRequest,
@@ -287,6 +287,11 @@ def _operate(
         return decision, Move(event="subscription.waived", subscription=forgiven, data=data)
     if found.payment_method_id is None:
         raise SubscriptionNotChangeable("it has no saved method to be charged")
+    allowed = allowed_from(terms.schedule, standing.debt, found.payment_method_id, now)
+    if allowed > now:
+        raise SubscriptionNotChangeable(
+            f"card networks allow no more tries of its method before {allowed:%Y-%m-%d %H:%M} UTC"
+        )
     move = retry(standing, terms, found.payment_method_id, now)
     return decision, move.model_copy(update={"data": data})
 

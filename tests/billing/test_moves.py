@@ -8,7 +8,8 @@ import pytest
 
 from billing.calendar import Cycle
 from billing.charges import Move, announced_after
-from billing.errors import BillingError
+from billing.dunning import Try
+from billing.errors import BillingError, SubscriptionNotChangeable
 from billing.moves import (
     ahead_due,
     asked_ahead,
@@ -19,7 +20,7 @@ from billing.moves import (
     when_due,
 )
 from billing.moves import start_of as subscription_of
-from billing.payment import GatewayName, PaymentStatus
+from billing.payment import DeclineClass, GatewayName, PaymentStatus
 from billing.plans import Tier
 from billing.subscription import Access, StepKind, SubscriptionStatus, When
 from billing.subscription_commands import commanded, quoted
@@ -305,6 +306,22 @@ def test_what_was_announced_of_one_method_counts_for_no_other(is_command: bool) 
         due = on_time(life.standing, terms, life.now)
         life._apply(uncarried(due, life.standing, life.now))
     assert life.standing.announced is None
+
+
+def test_an_operator_retries_no_more_than_networks_allow() -> None:
+    life = running_with_a_backup()
+    terms = life.start.terms
+    life._apply(uncarried(on_time(life.standing, terms, life.now), life.standing, life.now))
+    again = OperateSubscription(action=OperatorAction.RETRY, reason="r", operated_by="k")
+    assert commanded(life.standing, terms, again, life.now)[1].charge is not None
+    assert life.standing.debt is not None
+    tried = Try(at=life.now, method_id=METHOD_ID, decline=DeclineClass.SOFT)
+    debt = life.standing.debt.model_copy(update={"tries": (tried,) * 10})
+    often = life.standing.model_copy(update={"debt": debt})
+    with pytest.raises(SubscriptionNotChangeable):
+        commanded(often, terms, again, life.now + timedelta(days=29))
+    move = commanded(often, terms, again, life.now + timedelta(days=30))[1]
+    assert move.charge is not None
 
 
 def test_a_quote_of_what_is_charged_later_names_the_method_it_is_charged_to() -> None:
