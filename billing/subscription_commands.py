@@ -113,6 +113,7 @@ def commanded(
             at = _quoted_at(found, command, now)
             minimum = minimum_of(found, terms)
             decision = change(found, command.plan, at, command.when, minimum=minimum)
+            _require_quoted(found, command, decision)
             return _changing(standing, terms, decision, command, now)
         case ChangeMethod():
             return _other_method(standing, command, now)
@@ -187,7 +188,7 @@ def _changing(
 def _quoted_at(found: Subscription, command: ChangeSubscription, now: datetime) -> datetime:
     """The instant that is charged for. Raises InvalidRequest for a quote that no longer holds."""
     at = command.quoted_at
-    if at is None:
+    if at is None or at == found.period.end:
         return now
     if not max(now - QUOTE_LIFE, whole_second(found.updated_at)) <= at <= now:
         raise InvalidRequest(
@@ -196,6 +197,17 @@ def _quoted_at(found: Subscription, command: ChangeSubscription, now: datetime) 
             param="quoted_at",
         )
     return at
+
+
+def _require_quoted(found: Subscription, command: ChangeSubscription, decision: Decision) -> None:
+    """What was previewed for the period's end happens then, and costs the same until then. Raises
+    InvalidRequest where the change would happen at another time."""
+    quoted_at = command.quoted_at
+    if quoted_at == found.period.end and decision.effective_at != quoted_at:
+        raise InvalidRequest(
+            "quoted_at is the period's end, and the change would take effect at once",
+            param="quoted_at",
+        )
 
 
 def _other_method(

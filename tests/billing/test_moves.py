@@ -335,6 +335,21 @@ def test_a_quote_of_what_is_charged_later_names_the_method_it_is_charged_to() ->
     assert free.payment_method_id is None
 
 
+def test_a_quote_of_the_periods_end_holds_for_what_happens_then() -> None:
+    life = running_with_a_backup()
+    at = life.now = life.now - timedelta(days=1)
+    terms = life.start.terms
+    wanted = ChangeSubscription(plan=plan(amount=99999), when=When.PERIOD_END)
+    quote = quoted(life.standing, terms, wanted, at)
+    assert quote.effective_at == life.standing.subscription.period.end
+    asked = wanted.model_copy(update={"quoted_at": quote.effective_at})
+    decision, _ = commanded(life.standing, terms, asked, at + timedelta(minutes=1))
+    assert (decision.effective_at, decision.preview) == (quote.effective_at, quote.preview)
+    sooner = asked.model_copy(update={"when": When.NOW})
+    with pytest.raises(BillingError):
+        commanded(life.standing, terms, sooner, at + timedelta(minutes=1))
+
+
 def test_a_quote_is_charged_as_it_was_shown_and_not_for_ever() -> None:
     life = running()
     at = life.now
