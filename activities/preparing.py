@@ -7,10 +7,12 @@ from temporalio import activity
 
 from activities.asking import asking
 from activities.method import mandate_of
+from billing.charges import OF_A_PERIOD
 from billing.errors import MethodNotFound
 from billing.method import MethodStatus
 from billing.payment import GatewayName
 from billing.rails import (
+    ALIPAY_LONGEST_WAIT,
     AlipayStanding,
     WechatNotice,
     WechatStanding,
@@ -33,9 +35,6 @@ from gateways.mandates import (
 )
 from storage.database import Database
 
-_OF_A_PERIOD: Final = frozenset(
-    {StepKind.SIGN_UP, StepKind.PAYMENT, StepKind.RENEWAL, StepKind.RESUMPTION}
-)
 _NOT_CARRIED: Final = PreparedCharge(is_ready=False)
 
 
@@ -89,7 +88,7 @@ class PreparingActivities:
         *,
         was_charged: bool,
     ) -> PreparedCharge:
-        if request.kind not in _OF_A_PERIOD or observed.signed_at is None:
+        if request.kind not in OF_A_PERIOD or observed.signed_at is None:
             return _NOT_CARRIED
         standing = WechatStanding(
             signed_at=observed.signed_at,
@@ -100,7 +99,7 @@ class PreparingActivities:
         at = next_wechat_deduct(standing, request.amount, not_before)
         if at is not None:
             return PreparedCharge(is_ready=at <= request.now, at=at, announced=request.announced)
-        if request.kind is StepKind.SIGN_UP:
+        if request.kind is StepKind.SIGN_UP or not request.may_wait:
             return _NOT_CARRIED
         if not is_by_day(request.now):
             return PreparedCharge(is_ready=False, at=next_by_day(request.now))
@@ -129,7 +128,7 @@ class PreparingActivities:
     ) -> PreparedCharge:
         if mandate.rhythm_months is None or observed.charge_on is None:
             return PreparedCharge(is_ready=request.now >= request.due_at, at=request.due_at)
-        if request.kind not in _OF_A_PERIOD:
+        if request.kind not in OF_A_PERIOD:
             return _NOT_CARRIED
         not_before = max(request.now, request.due_at)
         standing = AlipayStanding(
@@ -147,7 +146,7 @@ class PreparingActivities:
                 return _NOT_CARRIED
             standing = standing.model_copy(update={"deduct_on": moved})
             at = next_alipay_deduct(standing, request.amount, not_before)
-        if at is None:
+        if at is None or at - not_before > ALIPAY_LONGEST_WAIT:
             return _NOT_CARRIED
         return PreparedCharge(is_ready=at <= request.now, at=at)
 

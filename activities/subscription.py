@@ -8,7 +8,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from billing.errors import PaymentNotRefundable, RefundExceedsPayment, SubscriptionNotFound
-from billing.identifiers import signature_method_id, subscription_refund_id
+from billing.identifiers import subscription_refund_id
 from billing.messages import RefundRequest
 from billing.method import MethodStatus
 from billing.moves import start_of
@@ -25,6 +25,7 @@ from billing.subscription_messages import (
 )
 from storage.database import Database, UnitOfWork
 from storage.refund_rows import RefundRecord, request_of
+from storage.signatures import asked_signature
 from storage.subscriptions import SubscriptionRecord, WriterLost
 
 
@@ -107,7 +108,7 @@ async def _signed_for(work: UnitOfWork, standing: SubscriptionStanding) -> str |
     if found.payment_method_id is None or found.status.is_terminal:
         return None
     amount = standing.plan_to_come.amount
-    record = await work.methods.find(signature_method_id(found.id, found.payment_method_id, amount))
+    record, _ = await asked_signature(work.methods, found.id, found.payment_method_id, amount)
     is_active = record is not None and record.method.status is MethodStatus.ACTIVE
     return record.method.id if record is not None and is_active else None
 

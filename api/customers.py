@@ -10,11 +10,14 @@ from api.authentication import Reader
 from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, UserIdInPath
+from api.subscription_clock import now_of
 from billing.errors import CustomerNotFound
-from billing.membership import GrantReason, granted
+from billing.membership import GrantReason, granted, standing_at
 from billing.payment import GatewayName
 from billing.plans import Tier
+from billing.subscription import Subscription
 from storage.points import User
+from storage.subscriptions import SubscriptionRecord
 
 router = APIRouter(tags=["customers"])
 
@@ -55,7 +58,7 @@ async def read(request: Request, caller: Reader, user_id: UserIdInPath, _: NoQue
         points = await work.points.balance(User(caller.application, user_id), datetime.now(UTC))
         default = await work.methods.default_of(caller.application, user_id)
         references = await work.gateway_customers.of(caller.application, user_id)
-    grant = granted((one.standing.subscription for one in alive), datetime.now(UTC))
+    grant = granted([await _dated(request, one) for one in alive])
     answer = Customer(
         user_id=user_id,
         tier=grant.tier,
@@ -68,3 +71,10 @@ async def read(request: Request, caller: Reader, user_id: UserIdInPath, _: NoQue
         created_at=created_at,
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _dated(request: Request, record: SubscriptionRecord) -> tuple[Subscription, datetime]:
+    """The subscription as it stands at its own time."""
+    found = record.standing.subscription
+    at = await now_of(request, found.id, found.gateway)
+    return standing_at(record.standing, record.start.terms.schedule, at), at

@@ -1,7 +1,8 @@
 """The signature that is asked for where a saved method may not be charged what a plan costs.
 
-A mandate is signed for the most that one charge may come to. A change to a plan that costs more has
-a new one asked for, once. As soon as it is signed the subscription's workflow puts it in the old
+A mandate is signed for the most that one charge may come to, and some for how often. A change to a
+plan that goes beyond that has a new one asked for; one that lapsed, again with the next change, or
+as the customer pays by hand. As soon as it is signed the subscription's workflow puts it in the old
 one's place (`subscription.read` finds it); until then the customer is asked for each renewal.
 """
 
@@ -17,7 +18,6 @@ from api.commands import NotRunning, id_of
 from api.context import context
 from api.method_lookup import SAVE
 from api.problems import RequestRefused
-from billing.identifiers import signature_method_id
 from billing.method import MethodStatus, SavedMethod
 from billing.method_messages import MethodOrder
 from billing.plans import Plan
@@ -25,47 +25,53 @@ from billing.subscription import Subscription
 from billing.subscription_messages import METHOD_SIGNED, SubscriptionStanding
 from storage.database import UnitOfWork
 from storage.method_rows import MethodRecord
+from storage.signatures import asked_signature
 
 _SIGNAL_TIMEOUT: Final = timedelta(seconds=5)
 _BEIJING: Final = timezone(timedelta(hours=8))
 
 
 async def find_signature(work: UnitOfWork, standing: SubscriptionStanding) -> SavedMethod | None:
-    """The one asked for, whatever became of it; None where none is needed."""
+    """The last one asked for, whatever became of it; None where none is needed."""
     outgrown = await find_outgrown(work, standing.subscription, standing.plan_to_come)
     if outgrown is None:
         return None
-    record = await work.methods.find(_id_of(standing.subscription, outgrown, standing))
-    return None if record is None else record.method
+    last, _ = await _asked(work, standing, outgrown)
+    return None if last is None else last.method
 
 
 async def find_outgrown(
     work: UnitOfWork, subscription: Subscription, plan: Plan
 ) -> MethodRecord | None:
-    """The subscription's saved method, where that may not be charged what the plan costs."""
+    """The subscription's saved method, where that may not be charged what the plan costs, or not as
+    often."""
     if subscription.payment_method_id is None:
         return None
     record = await work.methods.find(subscription.payment_method_id)
     if record is None or record.method.status is not MethodStatus.ACTIVE:
         return None
-    return None if record.mandate.allows(plan.amount, plan.currency) else record
+    mandate = record.mandate
+    is_covered = mandate.allows(plan.amount, plan.currency) and mandate.keeps(plan.cycle.months)
+    return None if is_covered else record
 
 
 async def ask_signature(
     request: Request, standing: SubscriptionStanding, application: str, return_url: str | None
 ) -> None:
     """Have the payer asked to sign for what the plan to come costs, unless it needs no signature,
-    or was asked for."""
+    or one that was asked for can still be given."""
     found, plan = standing.subscription, standing.plan_to_come
     async with context(request).database.single() as work:
         outgrown = await find_outgrown(work, found, plan)
-    if outgrown is None or found.status.is_terminal:
-        return
+        if outgrown is None or found.status.is_terminal:
+            return
+        last, following = await _asked(work, standing, outgrown)
+    is_asked = last is not None and not last.method.status.is_terminal
     is_rhythmic = outgrown.order.every_months is not None
     now = datetime.now(UTC)
     first = max(found.period.end, now).astimezone(_BEIJING).date()
     order = MethodOrder(
-        method_id=_id_of(found, outgrown, standing),
+        method_id=last.method.id if last is not None and is_asked else following,
         application=application,
         user_id=found.user_id,
         gateway=found.gateway,
@@ -91,5 +97,8 @@ async def ask_signature(
         return
 
 
-def _id_of(found: Subscription, outgrown: MethodRecord, standing: SubscriptionStanding) -> str:
-    return signature_method_id(found.id, outgrown.method.id, standing.plan_to_come.amount)
+async def _asked(
+    work: UnitOfWork, standing: SubscriptionStanding, outgrown: MethodRecord
+) -> tuple[MethodRecord | None, str]:
+    amount = standing.plan_to_come.amount
+    return await asked_signature(work.methods, standing.subscription.id, outgrown.method.id, amount)

@@ -15,6 +15,7 @@ from api.commands import NotRunning, id_of
 from api.context import context
 from api.idempotency import Answer, claimed_before, once
 from api.problems import unavailable
+from api.signatures import ask_signature
 from api.subscription_lookup import (
     FoundSubscription,
     details,
@@ -155,6 +156,18 @@ async def shown(
     else:
         told = await details_with(request, subscription_id, caller.application, answer.payment_id)
     return Answer(status_code, told.model_dump_json().encode())
+
+
+def signing(
+    request: Request, caller: Caller, subscription_id: str, return_url: str | None
+) -> Callable[[], Awaitable[None]]:
+    """Has the payer asked for the signature that is missing, if any."""
+
+    async def sign() -> None:
+        found = await find_subscription(request, subscription_id, caller.application)
+        await ask_signature(request, found.record.standing, caller.application, return_url)
+
+    return sign
 
 
 def _starting(

@@ -1,5 +1,6 @@
 """What will happen to a subscription, and what a command would come to: nothing is changed."""
 
+from datetime import datetime
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -15,11 +16,14 @@ from api.queries import NoQuery, SubscriptionIdInPath
 from api.signatures import find_outgrown
 from api.subscription_clock import now_of
 from api.subscription_lookup import find_subscription
-from billing.charges import minimum_of
+from billing.charges import OF_A_PERIOD, minimum_of
+from billing.method import MethodStatus
+from billing.payment import GatewayName
 from billing.subscription import Occurrence
 from billing.subscription_commands import Quote, quoted
-from billing.subscription_messages import ChangeSubscription
+from billing.subscription_messages import ChangeSubscription, SubscriptionStanding
 from billing.upcoming import upcoming
+from storage.database import UnitOfWork
 
 router = APIRouter(prefix="/subscription", tags=["subscriptions"])
 
@@ -80,7 +84,30 @@ async def preview(
         outgrown = None
         if isinstance(command, ChangeSubscription):
             outgrown = await find_outgrown(work, found.subscription, command.plan)
-    return _json(PreviewAnswer(**dict(quote), needs_signature=outgrown is not None))
+        charged_to = await _charged_to(work, found.record.standing, quote, now)
+    told = dict(quote) | {"payment_method_id": charged_to}
+    return _json(PreviewAnswer(**told, needs_signature=outgrown is not None))
+
+
+async def _charged_to(
+    work: UnitOfWork, standing: SubscriptionStanding, quote: Quote, now: datetime
+) -> str | None:
+    """The saved method that is charged; None also where its mandate cannot carry that, as it is
+    known here: the gateway itself is not asked."""
+    if quote.payment_method_id is None:
+        return None
+    record = await work.methods.find(quote.payment_method_id)
+    if record is None or record.method.status is not MethodStatus.ACTIVE:
+        return None
+    mandate, total = record.mandate, quote.preview.total
+    is_at_once = quote.effective_at <= now
+    is_out_of_turn = is_at_once and mandate.has_windows and quote.kind not in OF_A_PERIOD
+    is_unannounced = (
+        is_at_once and mandate.gateway is GatewayName.WECHATPAY and standing.announced is None
+    )
+    if is_out_of_turn or is_unannounced or not mandate.allows(total, quote.preview.currency):
+        return None
+    return record.method.id
 
 
 def _json(answer: BaseModel) -> Response:

@@ -23,13 +23,11 @@ from api.idempotency import (
 from api.openapi import REPLAYED_HEADER, problems
 from api.orders import UserId
 from api.queries import Cursor, DistinctQuery, Limit, NoQuery, StrictQuery, SubscriptionIdInPath
-from api.signatures import ask_signature
-from api.subscription_commands import begun, commanded, shown
+from api.subscription_commands import begun, commanded, shown, signing
 from api.subscription_lookup import (
     SUBSCRIBE,
     SubscriptionDetails,
     details,
-    find_subscription,
     is_recorded,
     require_methods,
 )
@@ -279,12 +277,6 @@ async def change(
     """To another tier or cycle: what it costs is charged, and the change made once it is paid.
     Where the saved method is signed for less, the payer is asked to sign again: `signature`."""
     wired = context(request)
-
-    async def sign() -> None:
-        found = await find_subscription(request, subscription_id, caller.application)
-        standing = found.record.standing
-        await ask_signature(request, standing, caller.application, wanted.return_url)
-
     return await commanded(
         request,
         caller,
@@ -293,7 +285,7 @@ async def change(
         "change",
         SubscriptionWorkflow.change,
         lambda found: inputs.change_of(wanted, wired.offers, wired.catalog, found),
-        sign,
+        signing(request, caller, subscription_id, wanted.return_url),
     )
 
 
@@ -351,7 +343,8 @@ async def pay(
     _: NoQuery,
     wanted: Annotated[inputs.PayInput, Depends(json_body(inputs.PayInput))],
 ) -> Response:
-    """Pay by hand what is owed, or what was asked for ahead."""
+    """Pay by hand what is owed, or what was asked for ahead. Who could not be charged because their
+    saved method is signed for less is asked to sign again: `signature`."""
     return await commanded(
         request,
         caller,
@@ -360,6 +353,7 @@ async def pay(
         "pay",
         SubscriptionWorkflow.pay,
         lambda found: inputs.pay_of(wanted, context(request).offers, found),
+        signing(request, caller, subscription_id, wanted.return_url),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from billing.catalog_lines import Location, line_of
 from billing.errors import CatalogError
 from billing.money import CURRENCIES, AmountMinor
 from billing.plans import Membership
@@ -108,7 +109,7 @@ def _require_distinct(what: str, entries: Sequence[_Priced]) -> None:
 def load_catalog(path: Path | None = None) -> Catalog:
     """The catalog in `path`, or the one shipped with Everbill.
 
-    Raises CatalogError, naming the file and the line or entry at fault.
+    Raises CatalogError, naming the file, and the line and entry at fault.
     """
     file = path or SHIPPED
     try:
@@ -125,13 +126,18 @@ def load_catalog(path: Path | None = None) -> Catalog:
         raise CatalogError(f"{file}: not TOML: {problem}") from None
     except ValidationError as problem:
         faults = "; ".join(
-            f"{_entry(error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
+            f"{_place(text, error['loc'])}: {error['msg'].removeprefix('Value error, ')}"
             for error in problem.errors()
         )
         raise CatalogError(f"{file}: {faults}") from None
 
 
-def _entry(location: tuple[int | str, ...]) -> str:
+def _place(text: str, location: Location) -> str:
+    line = line_of(text, location)
+    return _entry(location) if line is None else f"line {line}, {_entry(location)}"
+
+
+def _entry(location: Location) -> str:
     """`products[2].prices.USD`, counting from one as a reader does."""
     path = ""
     for part in location:

@@ -18,6 +18,7 @@ from billing.subscription_messages import (
     ChargeStatus,
     GivingBack,
     PaymentWay,
+    SubscriptionStanding,
     SubscriptionTerms,
 )
 
@@ -26,6 +27,11 @@ DEFAULT_WAYS: Final[Mapping[GatewayName, PaymentMethod]] = {
     GatewayName.ALIPAY: PaymentMethod.QR,
     GatewayName.WECHATPAY: PaymentMethod.NATIVE,
 }
+
+OF_A_PERIOD: Final = frozenset(
+    {StepKind.SIGN_UP, StepKind.PAYMENT, StepKind.RENEWAL, StepKind.RESUMPTION}
+)
+"""What a mandate with windows is charged for: one period each."""
 
 _STRIPE_LEAST: Final[Mapping[str, int]] = {"USD": 50, "EUR": 50, "CNY": 400}
 _STRIPE_LEAST_OTHERWISE: Final = 50
@@ -41,6 +47,13 @@ class Wanted(BaseModel):
     method_id: str | None = None
     is_due: bool = False
     decision: Decision
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether it is made as soon as its mandate allows; what somebody waits for is paid by hand
+        where that is not now."""
+        is_begun = self.is_due and self.kind is not StepKind.SIGN_UP
+        return is_begun or self.kind is StepKind.PAYMENT
 
 
 class Move(BaseModel):
@@ -60,6 +73,16 @@ class Move(BaseModel):
     """Whether the payment under way is no longer waited for."""
     is_other_method: bool = False
     """Whether another method is to be charged from now on, of which nothing was announced yet."""
+
+
+def announced_after(before: SubscriptionStanding, move: Move) -> Announced | None:
+    """What stays announced once the move is written: a notice to a contract until its charge is
+    paid, as one that failed may be repeated in its window; what a customer was asked for until they
+    have tried to pay. Another method is told anew."""
+    told = move.announced or before.announced
+    if told is None or move.is_other_method or move.closed is ChargeStatus.PAID:
+        return None
+    return told if move.closed is None or told.method_id is not None else None
 
 
 def way_of(subscription: Subscription, terms: SubscriptionTerms) -> PaymentWay:

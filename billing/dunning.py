@@ -101,10 +101,10 @@ class Debt(_Frozen):
     """A period that is not paid, and what was done about it.
 
     `ends_at` is the period's own end, at which dunning is over whatever the schedule says.
-    `method_since` is when the customer last set `method_id`; tries before it count for nothing,
-    and `None` for the method means that the customer is asked each time. `asked_at` is when the
-    customer was last asked to act, `access` what was last granted. `not_before` is when its gateway
-    lets the next charge be made, where that keeps windows.
+    `method_since` is when the customer last set `method_id`; tries before it count for nothing but
+    the card networks' limit, and `None` for the method means that the customer is asked each time.
+    `asked_at` is when the customer was last asked to act, `access` what was last granted.
+    `not_before` is when its gateway lets the next charge be made, where that keeps windows.
     """
 
     due_at: AwareDatetime
@@ -222,6 +222,16 @@ def postponed(
     return later.model_copy(update={"method_id": method_id, "method_since": now})
 
 
+def allowed_from(schedule: DunningSchedule, debt: Debt, method_id: str, at: datetime) -> datetime:
+    """The time, or the first after it at which the card networks' window holds fewer tries of the
+    method than they allow: whoever has set it, and however often."""
+    tries = [one for one in debt.tries if one.method_id == method_id]
+    if len(tries) < schedule.network_tries:
+        return at
+    oldest = tries[-schedule.network_tries].at
+    return max(at, oldest + timedelta(days=schedule.network_days))
+
+
 def soft_reason(schedule: DunningSchedule, decline_code: str | None) -> SoftReason:
     if decline_code in schedule.funds_codes:
         return SoftReason.FUNDS
@@ -249,6 +259,7 @@ def _retry(schedule: DunningSchedule, debt: Debt) -> Step | None:
     tries = _tries_of(debt, debt.method_id)
     if not tries:
         at = max(debt.due_at, debt.method_since or debt.due_at)
+        at = allowed_from(schedule, debt, debt.method_id, at)
         return Step(kind=DunningAction.RETRY, at=at, method_id=debt.method_id)
     last = tries[-1]
     is_soft = last.decline is DeclineClass.SOFT
@@ -287,7 +298,7 @@ def _after_soft(schedule: DunningSchedule, debt: Debt, tries: list[Try]) -> date
     at = max(at, earliest)
     if reason is SoftReason.FUNDS:
         at = _pay_day(schedule, debt.zone, earliest, at)
-    return _within_network_limit(schedule, tries, at)
+    return allowed_from(schedule, debt, last.method_id, at)
 
 
 def _pay_day(
@@ -306,14 +317,6 @@ def _pay_day(
 
 def _at_hour(day: date, hour: int, zone: str) -> datetime:
     return to_instant(datetime.combine(day, time(hour)), zone)
-
-
-def _within_network_limit(schedule: DunningSchedule, tries: list[Try], at: datetime) -> datetime:
-    """The time, or the first after it at which the window holds fewer tries than are allowed."""
-    if len(tries) < schedule.network_tries:
-        return at
-    oldest = tries[-schedule.network_tries].at
-    return max(at, oldest + timedelta(days=schedule.network_days))
 
 
 def _ask(debt: Debt) -> Step | None:

@@ -128,10 +128,15 @@ def subscription_refund_id(subscription_id: str, payment_id: str) -> str:
     return make_id(REFUND, _milliseconds_of(payment_id), entropy)
 
 
-def signature_method_id(subscription_id: str, method_id: str, amount_minor: int) -> str:
+def signature_method_id(
+    subscription_id: str, method_id: str, amount_minor: int, number: int = 1
+) -> str:
     """The id of the saved method by which a subscription's payer signs for that amount, where the
-    one they have is signed for less. Its time is the subscription's."""
+    one they have is signed for less; `number` counts how often they were asked. Its time is the
+    subscription's."""
     text = f"{subscription_id}:{method_id}:{amount_minor}"
+    if number > 1:
+        text += f":{number}"
     entropy = hashlib.sha256(text.encode()).digest()[:10]
     return make_id(METHOD, _milliseconds_of(subscription_id), entropy)
 

@@ -128,10 +128,9 @@ def cancel(
         if refund:
             raise InvalidRequest("the period is used to its end: nothing is left", param="refund")
         require_running(subscription, at, _S.ACTIVE, _S.TRIALING)
+        # What was to come stays, for whoever takes the end back: it comes first until then.
         changed: dict[str, Any] = {
             "cancel_at_period_end": True,
-            "pending": None,
-            "pause": None,
             "canceled_at": subscription.canceled_at or at,
         }
         return free_step(subscription, StepKind.CANCELLATION, at, **changed).model_copy(

@@ -6,8 +6,10 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from billing.dunning import DunningSchedule, access_at
 from billing.plans import Tier
 from billing.subscription import Access, Subscription, SubscriptionStatus
+from billing.subscription_messages import SubscriptionStanding
 
 _S = SubscriptionStatus
 
@@ -39,11 +41,23 @@ class Grant(BaseModel):
     subscription_id: str | None = None
 
 
-def granted(subscriptions: Iterable[Subscription], at: datetime) -> Grant:
-    """The highest tier that one of them grants at the instant; of equal ones, that which lasts
-    longest."""
-    every = list(subscriptions)
-    grants = [(one, reason) for one in every if (reason := _reason(one, at)) is not None]
+def standing_at(
+    standing: SubscriptionStanding, schedule: DunningSchedule, at: datetime
+) -> Subscription:
+    """The subscription with the access that its debt leaves at the instant: no step is written
+    while a payment is under way."""
+    found, debt = standing.subscription, standing.debt
+    if debt is None or found.status is not _S.PAST_DUE:
+        return found
+    return found.model_copy(update={"access": access_at(schedule, debt, at)})
+
+
+def granted(subscriptions: Iterable[tuple[Subscription, datetime]]) -> Grant:
+    """The highest tier that one of them grants at its instant, as test clocks give each a time of
+    its own; of equal ones, that which lasts longest."""
+    dated = list(subscriptions)
+    every = [one for one, _ in dated]
+    grants = [(one, reason) for one, at in dated if (reason := _reason(one, at)) is not None]
     if grants:
         best, reason = max(grants, key=lambda grant: (grant[0].plan.rank, grant[0].period.end))
         is_known = reason not in (GrantReason.RENEWING, GrantReason.GRACE)

@@ -40,6 +40,9 @@ ALIPAY_SPARE_DAYS: Final = 2
 """How much later than needed a deduct date is set, so that a failed charge can be repeated."""
 ALIPAY_TRIES: Final = 3
 """Charges within one window, the first included."""
+ALIPAY_LONGEST_WAIT: Final = timedelta(days=21)
+"""For so long a charge waits for a window to open: as far as retries put off the date before. One
+that is further away is of a longer rhythm, or something else was charged under the one before."""
 
 
 class DeductRefusal(StrEnum):

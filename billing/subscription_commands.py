@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from billing.changes import change, change_method
 from billing.charges import Move, charging, minimum_of, payment
 from billing.decisions import require_alive, updated, whole_second
-from billing.dunning import Debt, Step, timetable
+from billing.dunning import Debt, Step, allowed_from, timetable
 from billing.errors import (
     CurrencyNotSupported,
     InvalidRequest,
@@ -113,6 +113,7 @@ def commanded(
             at = _quoted_at(found, command, now)
             minimum = minimum_of(found, terms)
             decision = change(found, command.plan, at, command.when, minimum=minimum)
+            _require_quoted(found, command, decision)
             return _changing(standing, terms, decision, command, now)
         case ChangeMethod():
             return _other_method(standing, command, now)
@@ -187,7 +188,7 @@ def _changing(
 def _quoted_at(found: Subscription, command: ChangeSubscription, now: datetime) -> datetime:
     """The instant that is charged for. Raises InvalidRequest for a quote that no longer holds."""
     at = command.quoted_at
-    if at is None:
+    if at is None or at == found.period.end:
         return now
     if not max(now - QUOTE_LIFE, whole_second(found.updated_at)) <= at <= now:
         raise InvalidRequest(
@@ -196,6 +197,17 @@ def _quoted_at(found: Subscription, command: ChangeSubscription, now: datetime) 
             param="quoted_at",
         )
     return at
+
+
+def _require_quoted(found: Subscription, command: ChangeSubscription, decision: Decision) -> None:
+    """What was previewed for the period's end happens then, and costs the same until then. Raises
+    InvalidRequest where the change would happen at another time."""
+    quoted_at = command.quoted_at
+    if quoted_at == found.period.end and decision.effective_at != quoted_at:
+        raise InvalidRequest(
+            "quoted_at is the period's end, and the change would take effect at once",
+            param="quoted_at",
+        )
 
 
 def _other_method(
@@ -287,6 +299,11 @@ def _operate(
         return decision, Move(event="subscription.waived", subscription=forgiven, data=data)
     if found.payment_method_id is None:
         raise SubscriptionNotChangeable("it has no saved method to be charged")
+    allowed = allowed_from(terms.schedule, standing.debt, found.payment_method_id, now)
+    if allowed > now:
+        raise SubscriptionNotChangeable(
+            f"card networks allow no more tries of its method before {allowed:%Y-%m-%d %H:%M} UTC"
+        )
     move = retry(standing, terms, found.payment_method_id, now)
     return decision, move.model_copy(update={"data": data})
 
@@ -318,10 +335,17 @@ def quoted(
         effective_at=decision.effective_at,
         preview=decision.preview,
         refund=decision.refund,
-        payment_method_id=move.charge.method_id if move.charge else None,
+        payment_method_id=_charged_to(decision, move),
         subscription=decision.after,
         if_unpaid=late,
     )
+
+
+def _charged_to(decision: Decision, move: Move) -> str | None:
+    """What is charged later is so to the saved method that there is."""
+    if move.charge is not None:
+        return move.charge.method_id
+    return decision.after.payment_method_id if decision.preview.total else None
 
 
 def credited(found: Subscription, amount: int, now: datetime) -> Subscription:

@@ -176,7 +176,7 @@ class WriteSubscription(Message):
 
 class PrepareCharge(Message):
     """Have a mandate ready for a charge of this amount (minor units) that is due at `due_at`, for
-    the period of that number."""
+    the period of that number; unless it `may_wait`, at once or not at all."""
 
     subscription_id: str
     gateway: GatewayName
@@ -187,6 +187,7 @@ class PrepareCharge(Message):
     due_at: datetime
     number: int
     announced: Announced | None = None
+    may_wait: bool = True
     now: datetime
 
 

@@ -40,6 +40,19 @@ class MandateRecord:
             return True
         return amount_minor <= self.most_minor
 
+    def keeps(self, cycle_months: int) -> bool:
+        """Whether it may be charged as often as that."""
+        if self.rhythm_months is None or self.gateway is not GatewayName.ALIPAY:
+            return True
+        return self.rhythm_months <= cycle_months
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether its gateway takes one charge a period, at its time: WeChat Pay's contracts, and
+        agreements of Alipay's with a rhythm."""
+        has_rhythm = self.gateway is GatewayName.ALIPAY and self.rhythm_months is not None
+        return has_rhythm or self.gateway is GatewayName.WECHATPAY
+
 
 @dataclass(frozen=True)
 class MethodRecord:

@@ -293,12 +293,10 @@ class SubscriptionWorkflow(SubscriptionCalls):
         prepared = await self._prepare(wanted, wanted.method_id)
         if prepared.is_ready:
             return move
-        is_waiting = wanted.is_due and wanted.kind is not StepKind.SIGN_UP
-        is_owed = wanted.kind is StepKind.PAYMENT
-        if prepared.at is None or not (is_waiting or is_owed):
+        if prepared.at is None or not wanted.may_wait:
             return uncarried(move, self._standing, workflow.now())
         await self._note(prepared, wanted.decision.preview.total)
-        if is_owed:
+        if wanted.kind is StepKind.PAYMENT:
             now = workflow.now()
             await self._apply(
                 retry_postponed(self._standing, self._terms, wanted, prepared.at, now)

@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadySt
 
 from activities.preparing import PreparingActivities
 from activities.subscription import SubscriptionActivities
-from billing.charges import Move, Wanted, order_of
+from billing.charges import Move, Wanted, announced_after, order_of
 from billing.identifiers import charge_payment_id
 from billing.messages import PaymentEnded
 from billing.moves import ahead_due, start_of, when_due
@@ -81,8 +81,7 @@ class SubscriptionCalls:
         charge = None
         if move.charge is not None:
             charge = self._charge_of(move.charge, before.charges + 1, now)
-        is_void = move.closed is not None or move.is_other_method
-        announced = None if is_void else move.announced or before.announced
+        announced = announced_after(before, move)
         standing = before.model_copy(
             update={
                 "subscription": move.subscription,
@@ -170,6 +169,7 @@ class SubscriptionCalls:
                     due_at=decision.effective_at,
                     number=decision.after.period.number,
                     announced=self._standing.announced,
+                    may_wait=wanted.may_wait,
                     now=workflow.now(),
                 ),
                 task_queue=gateway_queue(found.gateway),

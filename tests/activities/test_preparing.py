@@ -139,6 +139,13 @@ class TestContract:
     async def test_does_not_carry_what_is_no_period(self, contract: Desk) -> None:
         assert await contract.prepare(kind=StepKind.CHANGE) == UNREADY
 
+    async def test_is_not_announced_for_what_is_not_waited_for(self, contract: Desk) -> None:
+        """The customer who resumes pays at once, by hand."""
+        told = await contract.prepare(kind=StepKind.RESUMPTION, may_wait=False)
+        assert (told, contract.mandates.announced) == (UNREADY, [])
+        waiting = await contract.prepare(kind=StepKind.RESUMPTION)
+        assert (waiting.announced is not None, contract.mandates.announced) == (True, [1800])
+
     async def test_that_takes_no_notice_carries_nothing(self, contract: Desk) -> None:
         contract.mandates.refuses = True
         assert await contract.prepare() == UNREADY
@@ -155,6 +162,13 @@ class TestAgreement:
         assert not told.is_ready
         assert told.at is not None
         assert early < told.at < NOON
+
+    async def test_is_not_waited_for_beyond_what_a_late_date_takes(self, agreement: Desk) -> None:
+        """One of a longer rhythm, or to which something else was charged, would bring no money for
+        months, and nobody would be asked for it."""
+        early = NOON - timedelta(days=28)
+        assert await agreement.prepare(now=early, due_at=early) == UNREADY
+        assert await agreement.prepare(kind=StepKind.PAYMENT, now=early, due_at=early) == UNREADY
 
     async def test_that_missed_its_date_is_moved_and_charged(self, agreement: Desk) -> None:
         late = NOON + timedelta(days=6)

@@ -165,6 +165,27 @@ class TestCommands:
                 await asyncio.sleep(0.05)
         assert (await customer(shop, subscription["user_id"]))["tier"] == "PREMIUM"
 
+    @pytest.mark.parametrize(
+        ("terms", "is_charged"), [({"most": 2500}, False), ({"most": 9900}, True)], ids=str
+    )
+    async def test_a_preview_tells_what_the_mandate_cannot_carry(
+        self, shop: Shop, told: Shop, terms: dict[str, Any], is_charged: bool
+    ) -> None:
+        user_id = f"user_{secrets.token_hex(4)}"
+        method = await saving.active(
+            shop, told, gateway="alipay", currency="CNY", user_id=user_id, **terms
+        )
+        subscription = await signed_up(shop, user_id=user_id, payment_method_id=method["id"])
+        subscription = await until(shop, subscription["id"], "active")
+        wanted_ = {"tier": "SUPER", "cycle": "monthly"}
+        quote = await shop.post(
+            f"/subscription/{subscription['id']}/preview", {"command": "change", **wanted_}
+        )
+        assert (quote.json()["payment_method_id"] == method["id"]) is is_charged
+        found = await commanded(shop, subscription, "change", **wanted_)
+        by_hand = found["payment"] is not None and found["payment"]["method"] != "saved"
+        assert by_hand is not is_charged
+
     async def test_a_downgrade_waits_for_the_periods_end(self, shop: Shop) -> None:
         subscription = await active(shop, tier="SUPER")
         found = await commanded(shop, subscription, "change", tier="BASIC", cycle="monthly")
@@ -266,6 +287,55 @@ class TestCommands:
             while (found := await read(shop, subscription["id"]))["signature"] is not None:
                 await asyncio.sleep(0.1)
         assert found["payment_method_id"] == asked_for["id"]
+
+    async def test_a_signature_that_lapsed_is_asked_for_again(self, shop: Shop, told: Shop) -> None:
+        user_id = f"user_{secrets.token_hex(4)}"
+        method = await saving.active(
+            shop, told, gateway="alipay", currency="CNY", user_id=user_id, most=2500
+        )
+        subscription = await signed_up(shop, user_id=user_id, payment_method_id=method["id"])
+        subscription = await until(shop, subscription["id"], "active")
+        upgrade = {"tier": "PREMIUM", "cycle": "monthly"}
+        found = await commanded(shop, subscription, "change", **upgrade, when="period_end")
+        lapsed = found["signature"]
+        assert (await saving.delete(shop, lapsed["id"])).status_code == 200
+        assert (await read(shop, subscription["id"]))["signature"]["status"] == "ended"
+
+        found = await commanded(shop, subscription, "change", **upgrade, when="period_end")
+        again = found["signature"]
+        assert again["id"] != lapsed["id"]
+        assert (again["status"], again["most"]) == ("pending", lapsed["most"])
+        assert (await read(shop, subscription["id"]))["signature"]["id"] == again["id"]
+        saving.payers(shop, "alipay").consent(again["id"])
+        number = mandate_number(again["id"])
+        assert await saving.report(told, mandate_number=number) == "delivered"
+        async with asyncio.timeout(30):
+            while (found := await read(shop, subscription["id"]))["signature"] is not None:
+                await asyncio.sleep(0.1)
+        assert found["payment_method_id"] == again["id"]
+
+    async def test_a_rhythm_longer_than_the_cycle_asks_for_a_new_signature(
+        self, shop: Shop, told: Shop
+    ) -> None:
+        user_id = f"user_{secrets.token_hex(4)}"
+        method = await saving.active(
+            shop,
+            told,
+            gateway="alipay",
+            currency="CNY",
+            user_id=user_id,
+            most=99000,
+            every_months=12,
+            first_charge_on="2099-01-01",
+        )
+        subscription = await active(shop, user_id=user_id, cycle="yearly")
+        body = {"gateway": "alipay", "payment_method_id": method["id"]}
+        await commanded(shop, subscription, "method", **body)
+        wanted_ = {"command": "change", "tier": "BASIC", "cycle": "monthly"}
+        quote = (await shop.post(f"/subscription/{subscription['id']}/preview", wanted_)).json()
+        assert quote["needs_signature"]
+        found = await commanded(shop, subscription, "change", tier="BASIC", cycle="monthly")
+        assert found["signature"]["status"] == "pending"
 
     async def test_a_backup_is_kept_beside_the_method(self, shop: Shop, told: Shop) -> None:
         user_id = f"user_{secrets.token_hex(4)}"

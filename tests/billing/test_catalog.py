@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from billing.catalog import load_catalog
+from billing.catalog import SHIPPED, load_catalog
 from billing.errors import CatalogError
 from billing.points import ClawbackPolicy, PointsPurchase
 
@@ -120,6 +120,25 @@ def test_a_broken_catalog_names_what_is_wrong(
         load_catalog(file)
     assert named in str(refusal.value)
     assert str(file) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("CNY = 3900", "CNY = -5"),
+        ("CNY = 6900", "CNY = 69.5"),
+        ('tier = "SUPER"', 'tier = "FREE"'),
+        ('name = "Premium"', 'nome = "Premium"'),
+        ("caps = { alipay", "caps = { stripe"),
+    ],
+)
+def test_a_broken_membership_is_refused_with_the_line_at_fault(
+    tmp_path: Path, good: str, bad: str
+) -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    [line] = [number for number, one in enumerate(text.splitlines(), 1) if good in one]
+    with pytest.raises(CatalogError, match=rf"line {line}, membership\."):
+        load_catalog(write(tmp_path, text.replace(good, bad)))
 
 
 def test_two_products_of_one_id_are_refused(tmp_path: Path) -> None:

@@ -159,6 +159,20 @@ def test_networks_allow_so_many_tries_within_their_window() -> None:
     assert step.at == DUE + timedelta(days=30)
 
 
+def test_a_method_that_is_set_again_has_no_more_tries_than_networks_allow() -> None:
+    """The networks know the card, and nothing of who has set it."""
+    tries = [tried(hours, code="insufficient_funds") for hours in range(10)]
+    again = debt(*tries, method_since=DUE + timedelta(hours=11), ends_at=DUE + timedelta(days=90))
+    schedule = DunningSchedule(end_after_hours=2000)
+    step = next_retry(again, schedule)
+    assert step is not None
+    assert step.at == DUE + timedelta(days=30)
+    other = again.model_copy(update={"method_id": "pm_2"})
+    step = next_retry(other, schedule)
+    assert step is not None
+    assert step.at == again.method_since
+
+
 def test_access_goes_from_grace_to_restricted_to_its_end() -> None:
     found = debt(tried(0, HARD))
     granted = {
@@ -241,17 +255,13 @@ def check_rules(found: Debt, schedule: DunningSchedule) -> None:
     for method in {one.method_id for one in found.tries}:
         tries = [one for one in found.tries if one.method_id == method]
         for before, after in pairwise(tries):
-            renewed = method == found.method_id and found.method_since == after.at
+            since = found.method_since if method == found.method_id else None
+            renewed = since is not None and before.at < since <= after.at
             if not renewed:
                 assert before.decline is SOFT
                 assert after.at - before.at >= timedelta(hours=24)
         for one in tries:
-            window = [
-                other
-                for other in tries
-                if one.at - timedelta(days=30) < other.at <= one.at
-                and (found.method_since is None or other.at >= found.method_since)
-            ]
+            window = [other for other in tries if one.at - timedelta(days=30) < other.at <= one.at]
             assert len(window) <= schedule.network_tries
     assert all(DUE <= one.at < DUE + timedelta(hours=504) for one in found.tries)
 

@@ -257,3 +257,19 @@ def test_what_a_state_does_not_allow_is_refused(
 def test_the_subscription_survives_its_json() -> None:
     for one in (incomplete(), running(trial_days=7), late(), asleep(), leaving(), ended()):
         assert Subscription.model_validate_json(one.model_dump_json()) == one
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+def test_an_end_that_is_taken_back_leaves_what_was_to_come(is_paused: bool) -> None:
+    found = running()
+    soon = found.period.start + timedelta(days=1)
+    if is_paused:
+        found = pause(found, soon, at_period_end=True).after
+    else:
+        found = change(found, plan(amount=900), soon, When.PERIOD_END).after
+    ending = cancel(found, soon, at_period_end=True).after
+    assert at_period_end(ending).kind is StepKind.CANCELLATION
+    assert at_period_end(ending).after.pending is None
+    back = resume(ending, soon).after
+    assert (back.pending, back.pause) == (found.pending, found.pause)
+    assert at_period_end(back) == at_period_end(found)

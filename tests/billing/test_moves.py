@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from billing.calendar import Cycle
-from billing.charges import Move
-from billing.errors import BillingError
+from billing.charges import Move, announced_after
+from billing.dunning import Try
+from billing.errors import BillingError, SubscriptionNotChangeable
 from billing.moves import (
     ahead_due,
     asked_ahead,
@@ -19,9 +20,9 @@ from billing.moves import (
     when_due,
 )
 from billing.moves import start_of as subscription_of
-from billing.payment import GatewayName, PaymentStatus
+from billing.payment import DeclineClass, GatewayName, PaymentStatus
 from billing.plans import Tier
-from billing.subscription import Access, StepKind, SubscriptionStatus
+from billing.subscription import Access, StepKind, SubscriptionStatus, When
 from billing.subscription_commands import commanded, quoted
 from billing.subscription_messages import (
     CancelSubscription,
@@ -190,9 +191,7 @@ class Life:
             charges=before.charges + (move.charge is not None),
             debt=move.debt,
             charge=charge,
-            announced=(
-                None if move.closed or move.is_other_method else move.announced or before.announced
-            ),
+            announced=announced_after(before, move),
             giving_back=move.giving_back,
         )
         self._holds(before)
@@ -307,6 +306,48 @@ def test_what_was_announced_of_one_method_counts_for_no_other(is_command: bool) 
         due = on_time(life.standing, terms, life.now)
         life._apply(uncarried(due, life.standing, life.now))
     assert life.standing.announced is None
+
+
+def test_an_operator_retries_no_more_than_networks_allow() -> None:
+    life = running_with_a_backup()
+    terms = life.start.terms
+    life._apply(uncarried(on_time(life.standing, terms, life.now), life.standing, life.now))
+    again = OperateSubscription(action=OperatorAction.RETRY, reason="r", operated_by="k")
+    assert commanded(life.standing, terms, again, life.now)[1].charge is not None
+    assert life.standing.debt is not None
+    tried = Try(at=life.now, method_id=METHOD_ID, decline=DeclineClass.SOFT)
+    debt = life.standing.debt.model_copy(update={"tries": (tried,) * 10})
+    often = life.standing.model_copy(update={"debt": debt})
+    with pytest.raises(SubscriptionNotChangeable):
+        commanded(often, terms, again, life.now + timedelta(days=29))
+    move = commanded(often, terms, again, life.now + timedelta(days=30))[1]
+    assert move.charge is not None
+
+
+def test_a_quote_of_what_is_charged_later_names_the_method_it_is_charged_to() -> None:
+    life = running_with_a_backup()
+    life.now -= timedelta(days=1)
+    wanted = ChangeSubscription(plan=plan(amount=99999), when=When.PERIOD_END)
+    quote = quoted(life.standing, life.start.terms, wanted, life.now)
+    assert quote.preview.total
+    assert quote.payment_method_id == METHOD_ID
+    free = quoted(life.standing, life.start.terms, PauseSubscription(), life.now)
+    assert free.payment_method_id is None
+
+
+def test_a_quote_of_the_periods_end_holds_for_what_happens_then() -> None:
+    life = running_with_a_backup()
+    at = life.now = life.now - timedelta(days=1)
+    terms = life.start.terms
+    wanted = ChangeSubscription(plan=plan(amount=99999), when=When.PERIOD_END)
+    quote = quoted(life.standing, terms, wanted, at)
+    assert quote.effective_at == life.standing.subscription.period.end
+    asked = wanted.model_copy(update={"quoted_at": quote.effective_at})
+    decision, _ = commanded(life.standing, terms, asked, at + timedelta(minutes=1))
+    assert (decision.effective_at, decision.preview) == (quote.effective_at, quote.preview)
+    sooner = asked.model_copy(update={"when": When.NOW})
+    with pytest.raises(BillingError):
+        commanded(life.standing, terms, sooner, at + timedelta(minutes=1))
 
 
 def test_a_quote_is_charged_as_it_was_shown_and_not_for_ever() -> None:

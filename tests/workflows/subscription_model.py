@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from temporalio import activity
 
-from billing.charges import Move, Wanted
+from billing.charges import Move, Wanted, announced_after
 from billing.errors import BillingError
 from billing.identifiers import charge_payment_id
 from billing.moves import (
@@ -215,10 +215,9 @@ class Model:
             decision.after.period.number,
         )
         is_owed = wanted.kind is StepKind.PAYMENT
-        is_waiting = wanted.is_due and wanted.kind is not StepKind.SIGN_UP
         if answer.is_ready:
             yield move
-        elif answer.at is None or not (is_owed or is_waiting):
+        elif answer.at is None or not wanted.may_wait:
             yield uncarried(move, known, now)
         else:
             if answer.announced is not None and answer.announced != known.announced:
@@ -302,9 +301,7 @@ class Model:
             charges=known.charges + (move.charge is not None),
             debt=move.debt,
             charge=charge,
-            announced=None
-            if move.closed or move.is_other_method
-            else move.announced or known.announced,
+            announced=announced_after(known, move),
             giving_back=move.giving_back,
         )
         if move.closed is ChargeStatus.PAID and known.charge is not None:
