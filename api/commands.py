@@ -287,6 +287,7 @@ class Commands:
 
 
 def _starting(order: PaymentOrder) -> WithStartWorkflowOperation[PaymentWorkflow, PaymentEnded]:
+    """One that was lost before it had a row may be started again: nothing else can do that."""
     return WithStartWorkflowOperation(
         PaymentWorkflow.run,
         order,
@@ -294,7 +295,7 @@ def _starting(order: PaymentOrder) -> WithStartWorkflowOperation[PaymentWorkflow
         task_queue=CORE,
         task_timeout=_WORKFLOW_TASK_TIMEOUT,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
         search_attributes=attributes.at_start(order),
         static_summary=attributes.summary(order),
     )

@@ -85,6 +85,7 @@ async def _afterwards(
 
 
 def _starting(order: MethodOrder) -> WithStartWorkflowOperation[MethodSetupWorkflow, MethodEnded]:
+    """One that was lost before it had a row may be started again."""
     return WithStartWorkflowOperation(
         MethodSetupWorkflow.run,
         order,
@@ -92,7 +93,7 @@ def _starting(order: MethodOrder) -> WithStartWorkflowOperation[MethodSetupWorkf
         task_queue=CORE,
         task_timeout=_WORKFLOW_TASK_TIMEOUT,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
         search_attributes=attributes.at_method_start(order.user_id, order.gateway),
         static_summary=attributes.method_summary(order.gateway),
     )

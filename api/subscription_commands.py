@@ -173,6 +173,7 @@ def signing(
 def _starting(
     start: SubscriptionStart,
 ) -> WithStartWorkflowOperation[SubscriptionWorkflow, SubscriptionOver]:
+    """One that was lost before it had a row may be started again."""
     return WithStartWorkflowOperation(
         SubscriptionWorkflow.run,
         start,
@@ -180,7 +181,7 @@ def _starting(
         task_queue=CORE,
         task_timeout=_WORKFLOW_TASK_TIMEOUT,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
         search_attributes=attributes.at_subscription_start(start.order),
         static_summary=attributes.subscription_summary(start.order),
     )

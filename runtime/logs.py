@@ -41,6 +41,11 @@ def redact(value: object) -> object:
     return value
 
 
+def holds_secret(text: str) -> bool:
+    """Whether a part of the text looks like a secret; a card number is none."""
+    return _SECRET_VALUE.search(text) is not None
+
+
 def _redact_card(digits: re.Match[str]) -> str:
     return _REDACTED if contains_card_number(digits[0]) else digits[0]
 

@@ -14,12 +14,13 @@ from api.app import BASE
 from api.commands import Commands, NotRunning
 from api.orders import CreatePayment
 from api.pace import Pace
-from billing.messages import Command
+from billing.messages import PAYMENT_WORKFLOW, Command
 from embedded.temporal import TemporalServer
 from runtime.cipher import Cipher
 from runtime.temporal import encrypting_converter
 from storage.keys import Scope
 from tests.api.conftest import Shop, Stack, order
+from tests.api.test_points import object_of
 from tests.api.test_validation import check_problem
 from workflows.payment import PaymentWorkflow
 
@@ -108,6 +109,26 @@ async def test_a_lost_process_is_started_again_to_be_canceled(shop: Shop) -> Non
     await handle.terminate("lost")
     answer = await shop.post(f"/{payment['id']}/cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
+
+
+@pytest.mark.parametrize("command", ["create", "cancel"])
+async def test_lost_before_its_row_was_written_it_is_started_again(
+    shop: Shop, without_temporal: Stack, command: str
+) -> None:
+    headers = {"Idempotency-Key": "order-1"}
+    async with without_temporal.caller(await shop.stack.key(shop.name, Scope.WRITE)) as caller:
+        await caller.post(f"{BASE}/create", json=order(), headers=headers)
+    payment_id = await object_of(shop, "order-1")
+    lost = await shop.stack.context.client.start_workflow(
+        PAYMENT_WORKFLOW, id=payment_id, task_queue="nobody"
+    )
+    await lost.terminate("lost")
+    if command == "create":
+        answer = await shop.create("order-1")
+        assert (answer.status_code, answer.json()["status"]) == (201, "requires_action")
+    else:
+        answer = await shop.post(f"/{payment_id}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (200, "canceled")
 
 
 async def test_more_than_ten_commands_at_once_are_throttled(slow_shop: Shop) -> None:

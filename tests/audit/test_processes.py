@@ -36,7 +36,14 @@ class Processes:
     clean: CleanRecord
     started: list[str] = field(default_factory=list)
 
-    async def start(self, payment_id: str, *, encrypted: bool = True, customer: str = "u1") -> None:
+    async def start(
+        self,
+        payment_id: str,
+        *,
+        encrypted: bool = True,
+        customer: str = "u1",
+        reference: str = "2026112822001",
+    ) -> None:
         async with self.database.begin() as work:
             record = await work.payments.find(payment_id)
         assert record is not None
@@ -47,7 +54,10 @@ class Processes:
             task_queue=QUEUE_WITHOUT_WORKERS,
             static_summary=attributes.summary(record.order),
             search_attributes=TypedSearchAttributes(
-                [SearchAttributePair(attributes.CUSTOMER_ID, customer)]
+                [
+                    SearchAttributePair(attributes.CUSTOMER_ID, customer),
+                    SearchAttributePair(attributes.GATEWAY_REFERENCE, reference),
+                ]
             ),
         )
         self.started.append(payment_id)
@@ -156,11 +166,25 @@ async def test_payloads_that_anybody_can_read(processes: Processes) -> None:
 
 
 @pytest.mark.parametrize(
-    "customer",
-    ["someone@example.com", "4242424242424242", "sk_" + "live_abcdefgh12345678"],
-    ids=["address", "card number", "secret"],
+    ("customer", "reference"),
+    [
+        ("someone@example.com", "1"),
+        ("sk_" + "live_abcdefgh12345678", "1"),
+        ("u1", "4242424242424242"),
+        ("u1", "sk_" + "live_abcdefgh12345678"),
+    ],
+    ids=["address", "secret as a user", "card number", "secret"],
 )
-async def test_a_search_attribute_that_tells(processes: Processes, customer: str) -> None:
+async def test_a_search_attribute_that_tells(
+    processes: Processes, customer: str, reference: str
+) -> None:
     paid = processes.clean.paid
-    await processes.start(paid, customer=customer)
+    await processes.start(paid, customer=customer, reference=reference)
     assert await processes.broken() == [(7, paid)]
+
+
+async def test_an_applications_number_of_a_user_may_look_like_a_cards(
+    processes: Processes,
+) -> None:
+    await processes.start(processes.clean.paid, customer="4242424242424242")
+    assert await processes.broken() == []
