@@ -34,17 +34,20 @@ async def order_once(
 ) -> Response:
     """Order the payment under the key: 201 once the payer has instructions, 202 until then.
 
-    `check` may refuse it by what the record says, the first time it is asked for: a repeat gets
-    the answer that was given then.
+    `check` may refuse it by what the record says, for as long as it has no row.
     """
 
     async def act(claim: Claim | None) -> Answer:
         assert claim is not None
-        if claim.is_new and check is not None:
-            await check()
         order = _renewed(PaymentOrder.model_validate_json(claim.request), new, claim)
         name_payment(request, order.payment_id)
-        payment = await _open(request, order, key, is_new=claim.is_new)
+        is_recorded = (
+            not claim.is_new
+            and (await find(request, order.payment_id, order.application)).is_recorded
+        )
+        if not is_recorded and check is not None:
+            await check()
+        payment = await _open(request, order, key, is_recorded=is_recorded)
         if payment is None:
             return answer(202, (await find(request, order.payment_id, order.application)).payment)
         return answer(201, payment)
@@ -74,7 +77,9 @@ def _renewed(claimed: PaymentOrder, new: PaymentOrder, claim: Claim) -> PaymentO
     return claimed.model_copy(update={"created_at": new.created_at, "expires_at": new.expires_at})
 
 
-async def _open(request: Request, order: PaymentOrder, key: str, *, is_new: bool) -> Payment | None:
+async def _open(
+    request: Request, order: PaymentOrder, key: str, *, is_recorded: bool
+) -> Payment | None:
     """The payment once the payer has instructions; None while it is under way.
 
     Update-with-start is for payments without a row only: after Temporal's retention it would
@@ -84,7 +89,7 @@ async def _open(request: Request, order: PaymentOrder, key: str, *, is_new: bool
     command_id = id_of("create", order.application, key)
     message = Command(application=order.application)
     try:
-        if is_new or not (await find(request, order.payment_id, order.application)).is_recorded:
+        if not is_recorded:
             return await commands.create(order, message, command_id)
         return await commands.give(
             order, PaymentWorkflow.create, message, command_id, is_recorded=True

@@ -81,7 +81,8 @@ class PaymentWorkflow(PaymentCalls):
                 # must not stop half way through with money at a gateway.
                 if life.done():
                     raise
-                self._ending = PaymentStatus.FAILED
+                if not self._has_ended:
+                    self._ending = PaymentStatus.FAILED
 
     async def _live(self) -> PaymentEnded:
         await self._open()

@@ -149,6 +149,14 @@ class TestCharge:
         assert (await charge(shop, method, "in-time")).content == paid.content
         check_problem(await charge(shop, method, "late"), 422)
 
+    async def test_refused_as_often_as_it_is_asked_for_at_once(
+        self, shop: Shop, told: Shop
+    ) -> None:
+        method = await active(shop, told, most=2899, currency="USD")
+        answers = await asyncio.gather(*(charge(shop, method, "a-key") for _ in range(8)))
+        assert {check_problem(one, 422)["code"] for one in answers} == {"payment_method_not_usable"}
+        assert (await shop.get("/history")).json()["data"] == []
+
     async def test_not_above_what_the_payer_consented_to(self, shop: Shop, told: Shop) -> None:
         method = await active(shop, told, most=2899, currency="USD")
         problem = check_problem(await charge(shop, method), 422)

@@ -171,6 +171,21 @@ class TestWatching:
         assert await bench.ended() is PaymentStatus.CANCELED
         assert bench.script.decisions.count(RETURN) == 1
 
+    async def test_a_temporal_cancel_after_the_end_breaks_no_decision_off(
+        self, bench: Bench
+    ) -> None:
+        await bench.create()
+        bench.script.dies = False
+        await bench.handle.execute_update(PaymentWorkflow.cancel, COMMAND)
+        await bench.handle.cancel()
+        bench.script.answers.clear()
+        await bench.report("review/1", review=RETURN)
+        await bench.until(lambda: bench.script.calls[-1] == "settle")
+        bench.script.dies = True
+        bench.script.answers.set()
+        assert await bench.ended() is PaymentStatus.CANCELED
+        assert bench.script.decisions.count(RETURN) == 1
+
     async def test_calls_for_a_person_when_no_attempt_dies(self, bench: Bench) -> None:
         await bench.create()
         bench.script.dies = False
