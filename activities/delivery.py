@@ -10,7 +10,11 @@ from typing import Final
 
 import structlog
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.common import (
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from billing.identifiers import after_workflow_id
@@ -21,6 +25,7 @@ from billing.messages import (
     REFUND_AFTER_WORKFLOW,
     AfterInput,
     GatewayReport,
+    Message,
     RefundAfterInput,
 )
 from billing.method_messages import METHOD_AFTER_WORKFLOW, MethodAfterInput
@@ -111,13 +116,7 @@ class Delivery:
         once the record says the same, nobody is asked. None while the payment is claimed but not
         yet there. Raises RPCError.
         """
-        handle = self._client.get_workflow_handle(payment_id)
-        try:
-            await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
-        except RPCError as problem:
-            if problem.status is not RPCStatusCode.NOT_FOUND:
-                raise
-        else:
+        if await self._tell(payment_id, report):
             return InboxOutcome.DELIVERED
         return await self._observe_afterwards(payment_id, report, reporter, told_paid)
 
@@ -156,43 +155,25 @@ class Delivery:
 
     async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome | None:
         """As `observe`, about a refund of ours. Raises RPCError."""
-        handle = self._client.get_workflow_handle(refund_id)
-        try:
-            await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
-        except RPCError as problem:
-            if problem.status is not RPCStatusCode.NOT_FOUND:
-                raise
-        else:
+        if await self._tell(refund_id, report):
             return InboxOutcome.DELIVERED
         async with self._database.single() as work:
             record = await work.refunds.find(refund_id)
             claimed = record is None and await work.claims.exists_for(refund_id)
         if record is None:
             return None if claimed else InboxOutcome.UNMATCHED
-        await self._client.start_workflow(
+        await self._start_after(
             REFUND_AFTER_WORKFLOW,
             RefundAfterInput(refund_id=refund_id, gateway=record.refund.gateway),
-            id=after_workflow_id(refund_id),
-            task_queue=CORE,
-            task_timeout=_WORKFLOW_TASK_TIMEOUT,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            start_signal=GATEWAY_REPORTED,
-            start_signal_args=[report],
-            static_summary=f"after refund {refund_id} of {record.refund.payment_id}",
-            rpc_timeout=_SIGNAL_TIMEOUT,
+            refund_id,
+            report,
+            summary=f"after refund {refund_id} of {record.refund.payment_id}",
         )
         return InboxOutcome.DELIVERED
 
     async def observe_method(self, method_id: str, report: GatewayReport) -> InboxOutcome | None:
         """As `observe`, about a saved method. Raises RPCError."""
-        handle = self._client.get_workflow_handle(method_id)
-        try:
-            await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
-        except RPCError as problem:
-            if problem.status is not RPCStatusCode.NOT_FOUND:
-                raise
-        else:
+        if await self._tell(method_id, report):
             return InboxOutcome.DELIVERED
         async with self._database.single() as work:
             record = await work.methods.find(method_id)
@@ -200,21 +181,13 @@ class Delivery:
         if record is None:
             return None if claimed else InboxOutcome.UNMATCHED
         method = record.method
-        await self._client.start_workflow(
+        await self._start_after(
             METHOD_AFTER_WORKFLOW,
             MethodAfterInput(method_id=method_id, gateway=method.gateway),
-            id=after_workflow_id(method_id),
-            task_queue=CORE,
-            task_timeout=_WORKFLOW_TASK_TIMEOUT,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            start_signal=GATEWAY_REPORTED,
-            start_signal_args=[report],
-            search_attributes=attributes.at_method_start(
-                method.user_id, method.gateway, method.status
-            ),
-            static_summary=f"after {attributes.method_summary(method.gateway)}",
-            rpc_timeout=_SIGNAL_TIMEOUT,
+            method_id,
+            report,
+            summary=f"after {attributes.method_summary(method.gateway)}",
+            shown=attributes.at_method_start(method.user_id, method.gateway, method.status),
         )
         return InboxOutcome.DELIVERED
 
@@ -232,21 +205,53 @@ class Delivery:
             return None if claimed else InboxOutcome.UNMATCHED
         if told_paid is not None and _is_paid_by_it_alone(record, told_paid):
             return InboxOutcome.DELIVERED
-        await self._client.start_workflow(
+        await self._start_after(
             AFTER_WORKFLOW,
             AfterInput(payment_id=payment_id, gateway=reporter or record.payment.gateway),
-            id=after_workflow_id(payment_id),
+            payment_id,
+            report,
+            summary=f"after {PAYMENT_WORKFLOW.lower()}: {attributes.summary(record.order)}",
+            shown=attributes.at_start(record.order, record.payment.status),
+        )
+        return InboxOutcome.DELIVERED
+
+    async def _tell(self, workflow_id: str, report: GatewayReport) -> bool:
+        """Whether there was a running workflow to be told. Raises RPCError."""
+        handle = self._client.get_workflow_handle(workflow_id)
+        try:
+            await handle.signal(GATEWAY_REPORTED, report, rpc_timeout=_SIGNAL_TIMEOUT)
+        except RPCError as problem:
+            if problem.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def _start_after(
+        self,
+        workflow: str,
+        given: Message,
+        object_id: str,
+        report: GatewayReport,
+        *,
+        summary: str,
+        shown: TypedSearchAttributes = TypedSearchAttributes.empty,
+    ) -> None:
+        """Have a short workflow look after something that has ended, or tell the one that does.
+        Raises RPCError."""
+        await self._client.start_workflow(
+            workflow,
+            given,
+            id=after_workflow_id(object_id),
             task_queue=CORE,
             task_timeout=_WORKFLOW_TASK_TIMEOUT,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             start_signal=GATEWAY_REPORTED,
             start_signal_args=[report],
-            search_attributes=attributes.at_start(record.order, record.payment.status),
-            static_summary=f"after {PAYMENT_WORKFLOW.lower()}: {attributes.summary(record.order)}",
+            search_attributes=shown,
+            static_summary=summary,
             rpc_timeout=_SIGNAL_TIMEOUT,
         )
-        return InboxOutcome.DELIVERED
 
 
 def _told_paid(entry: InboxEntry) -> str | None:
