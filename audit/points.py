@@ -222,15 +222,19 @@ async def _proportions(evidence: Evidence) -> list[Finding]:
     """The points of a purchase go with its money, parts of a point rounded up."""
     rows = await evidence.rows(
         """
-        SELECT payments.id, payments.amount_minor, lots.granted, gone.minor, gone.points
+        SELECT payments.id, payments.amount_minor, lots.granted, gone.minor, gone.points,
+               due.points AS due
         FROM payments
         JOIN (SELECT payment_id, sum(granted)::bigint AS granted FROM points_lots
               GROUP BY payment_id) AS lots ON lots.payment_id = payments.id
         JOIN (SELECT payment_id, sum(amount_minor)::bigint AS minor, sum(points)::bigint AS points
               FROM points_clawbacks WHERE restored_at IS NULL
               GROUP BY payment_id) AS gone ON gone.payment_id = payments.id
-        WHERE gone.points * payments.amount_minor
-              < lots.granted * least(gone.minor, payments.amount_minor)
+        CROSS JOIN LATERAL (
+            SELECT (lots.granted * least(gone.minor, payments.amount_minor)
+                    + payments.amount_minor - 1) / payments.amount_minor AS points
+        ) AS due
+        WHERE gone.points <> due.points
         ORDER BY payments.id
         """
     )
@@ -239,8 +243,8 @@ async def _proportions(evidence: Evidence) -> list[Finding]:
             10,
             row["id"],
             f"{row['minor']} of {row['amount_minor']} in minor units have gone back, and with them"
-            f" {row['points']} of the {row['granted']} points that it brought: too few",
-            "the next refund of the payment takes what is missing",
+            f" {row['points']} of the {row['granted']} points that it brought, not {row['due']}",
+            "the next refund of the payment, made or failed, sets it right",
         )
         for row in rows
     ]

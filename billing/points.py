@@ -25,7 +25,7 @@ class LotKind(StrEnum):
 
 class PointsMovement(StrEnum):
     """What changed a balance: PURCHASE and BONUS came with a payment, CLAWBACK went with a refund,
-    RESTORE came back as that refund failed."""
+    RESTORE came back as that refund failed, or another that it had been rounded up beside."""
 
     PURCHASE = "purchase"
     BONUS = "bonus"
@@ -290,3 +290,24 @@ def _take(lots: Iterable[PointsLot], points: int) -> list[Taking]:
             takings.append(Taking(lot.id, remaining, lapsed))
             points -= remaining + lapsed
     return takings
+
+
+def plan_return(
+    takings: Sequence[Taking], own: Sequence[PointsLot], points: int, *, owed: int
+) -> Clawback:
+    """Which `points` of what a clawback has taken go back, the last first: those that are `owed`,
+    those out of other purchases' lots, then the purchase's `own`, its bonus last."""
+    kinds = {lot.id: lot.kind for lot in own}
+    forgiven = min(points, owed)
+    points -= forgiven
+    returned = []
+    for taking in sorted(
+        takings,
+        key=lambda one: (one.lot_id in kinds, kinds.get(one.lot_id) is LotKind.BONUS, -one.lot_id),
+    ):
+        lapsed = min(points, taking.lapsed)
+        remaining = min(points - lapsed, taking.points)
+        if lapsed + remaining > 0:
+            returned.append(Taking(taking.lot_id, remaining, lapsed))
+            points -= lapsed + remaining
+    return Clawback(0, tuple(returned), forgiven)

@@ -5,46 +5,29 @@ no points, for the amount counts: the points of a purchase go with its money in 
 parts it is refunded in.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ColumnElement, cast, func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from billing.errors import RefundExceedsPayment
 from billing.identifiers import is_refund_id
 from billing.points import (
     Clawback,
     ClawbackPolicy,
     ClawbackPreview,
     LotKind,
-    PointsLot,
     PointsMovement,
     PointsTransaction,
-    PurchaseStanding,
     draw,
-    plan_clawback,
+    plan_return,
     points_due,
 )
 from storage.dispute_rows import DisputeChange, DisputeRecord
 from storage.payments import Payments
-from storage.points_book import Balance, PointsBook, User
-from storage.points_tables import (
-    IS_OWED,
-    points_balances,
-    points_clawbacks,
-    points_lots,
-)
-from storage.tables import payments, receipts
-
-
-@dataclass(frozen=True)
-class _Purchase:
-    """A payment that brought points: whose, and for how much."""
-
-    payment_id: str
-    user: User
-    paid_minor: int
+from storage.points_book import Balance, PointsBook
+from storage.points_tables import IS_OWED, points_balances, points_clawbacks
+from storage.purchases import Purchase, Purchases, StandingClawback
+from storage.tables import receipts
 
 
 class Clawbacks:
@@ -54,6 +37,7 @@ class Clawbacks:
         self._connection = connection
         self._payments = held
         self._book = book
+        self._purchases = Purchases(connection, book)
 
     async def take(
         self,
@@ -109,7 +93,7 @@ class Clawbacks:
         is_gone: bool = False,
     ) -> int:
         await self._payments.hold(payment_id)
-        purchase = await self._purchase(payment_id)
+        purchase = await self._purchases.find(payment_id)
         if purchase is None:
             return amount_minor
         balance = await self._book.open(purchase.user, now)
@@ -118,7 +102,7 @@ class Clawbacks:
         )
         if known is not None:
             return known
-        plan, _ = await self._plan(purchase, amount_minor, policy, now, is_gone=is_gone)
+        plan, _ = await self._purchases.plan(purchase, amount_minor, policy, now, is_gone=is_gone)
         await self._connection.execute(
             insert(points_clawbacks).values(
                 cause_id=cause_id,
@@ -159,7 +143,7 @@ class Clawbacks:
         payment_id = await self._connection.scalar(
             select(points_clawbacks.c.payment_id).where(points_clawbacks.c.cause_id == cause_id)
         )
-        purchase = None if payment_id is None else await self._purchase(payment_id)
+        purchase = None if payment_id is None else await self._purchases.find(payment_id)
         if purchase is None:
             return None
         await self._payments.hold(purchase.payment_id)
@@ -181,58 +165,56 @@ class Clawbacks:
         )
         restored = owed
         for taking in await self._book.takings(cause_id):
-            await self._book.change_lot(
-                taking.lot_id,
-                remaining=taking.points,
-                expired=taking.lapsed,
-                taken=-taking.points - taking.lapsed,
-            )
+            await self._book.return_to_lot(taking)
             restored += taking.points
-        if restored == 0:
-            await self._catch_up(purchase, balance, now)
-            return None
-        transaction = await self._book.move(
-            balance,
-            PointsMovement.RESTORE,
-            restored,
-            payment_id=purchase.payment_id,
-            refund_id=_refund_of(cause_id),
-            debt=-owed,
-            now=now,
-        )
+        transaction = None
+        if restored > 0:
+            transaction = await self._book.move(
+                balance,
+                PointsMovement.RESTORE,
+                restored,
+                payment_id=purchase.payment_id,
+                refund_id=_refund_of(cause_id),
+                debt=-owed,
+                now=now,
+            )
+        await self._settle_up(purchase, balance, now)
         await self.pay_debt(balance, now)
-        await self._catch_up(purchase, balance, now)
         return transaction
 
-    async def _catch_up(self, purchase: _Purchase, balance: Balance, now: datetime) -> None:
-        """Take what was just restored although its money is gone all the same: refunded elsewhere
-        or withdrawn at a time when another refund had taken these points already, or refunded with
-        parts of a point that had gone, rounded up, with the refund that failed."""
-        rows = await self._connection.execute(
-            select(
-                points_clawbacks.c.cause_id,
-                points_clawbacks.c.amount_minor,
-                points_clawbacks.c.points,
-            )
-            .where(
-                points_clawbacks.c.payment_id == purchase.payment_id,
-                points_clawbacks.c.restored_at.is_(None),
-            )
-            .order_by(points_clawbacks.c.effective_at.desc(), points_clawbacks.c.cause_id)
-        )
-        lots = await self._book.lots(purchase.user, payment_id=purchase.payment_id)
-        granted = sum(lot.granted for lot in lots if lot.payment_id == purchase.payment_id)
-        for row in rows.all():
+    async def _settle_up(self, purchase: Purchase, balance: Balance, now: datetime) -> None:
+        """Have those that stand keep the points that go with their money, no fewer and no more.
+
+        Fewer, where money is gone whose points another refund had taken: refunded elsewhere,
+        withdrawn, or a part of a point rounded up with the refund that failed. More, where each of
+        those beside it had rounded up.
+        """
+        standing = await self._purchases.standing(purchase)
+        granted = sum(lot.granted for lot in await self._purchases.lots(purchase))
+
+        def due(amount_minor: int) -> int:
+            return points_due(granted, purchase.paid_minor, min(amount_minor, purchase.paid_minor))
+
+        for one in standing:
             # No more than goes with its own money: what it takes comes back with that alone.
-            gone = min(row.amount_minor, purchase.paid_minor)
-            room = points_due(granted, purchase.paid_minor, gone) - row.points
+            room = due(one.amount_minor) - one.points
             if room > 0:
-                await self._take_more(row.cause_id, purchase, room, balance, now)
+                await self._take_more(one.cause_id, purchase, room, balance, now)
+        surplus = sum(one.points for one in standing) - due(
+            sum(one.amount_minor for one in standing)
+        )
+        for one in standing:
+            part = min(surplus, one.points)
+            if part > 0:
+                await self._give_back(one, purchase, part, balance, now)
+                surplus -= part
 
     async def _take_more(
-        self, cause_id: str, purchase: _Purchase, most: int, balance: Balance, now: datetime
+        self, cause_id: str, purchase: Purchase, most: int, balance: Balance, now: datetime
     ) -> None:
-        plan, _ = await self._plan(purchase, 0, ClawbackPolicy.DEBT, now, is_gone=True, most=most)
+        plan, _ = await self._purchases.plan(
+            purchase, 0, ClawbackPolicy.DEBT, now, is_gone=True, most=most
+        )
         if plan.points == 0:
             return
         await self._connection.execute(
@@ -245,6 +227,39 @@ class Clawbacks:
         )
         await self._carry_out(cause_id, purchase.payment_id, plan, balance, now)
 
+    async def _give_back(
+        self,
+        clawback: StandingClawback,
+        purchase: Purchase,
+        points: int,
+        balance: Balance,
+        now: datetime,
+    ) -> None:
+        """Restore some of what a clawback that stands has taken."""
+        takings = await self._book.takings(clawback.cause_id)
+        own = await self._purchases.lots(purchase)
+        plan = plan_return(takings, own, points, owed=clawback.owed)
+        for taking in plan.takings:
+            await self._book.put_back(clawback.cause_id, taking)
+        await self._connection.execute(
+            update(points_clawbacks)
+            .where(points_clawbacks.c.cause_id == clawback.cause_id)
+            .values(
+                points=points_clawbacks.c.points - plan.points,
+                owed=points_clawbacks.c.owed - plan.owed,
+            )
+        )
+        if plan.movement:
+            await self._book.move(
+                balance,
+                PointsMovement.RESTORE,
+                plan.movement,
+                payment_id=purchase.payment_id,
+                refund_id=_refund_of(clawback.cause_id),
+                debt=-plan.owed,
+                now=now,
+            )
+
     async def preview(
         self, payment_id: str, amount_minor: int | None, policy: ClawbackPolicy, now: datetime
     ) -> ClawbackPreview | None:
@@ -253,10 +268,10 @@ class Clawbacks:
 
         Raises RefundExceedsPayment and PointsAlreadySpent, as the refund would.
         """
-        purchase = await self._purchase(payment_id)
+        purchase = await self._purchases.find(payment_id)
         if purchase is None:
             return None
-        plan, lots = await self._plan(purchase, amount_minor, policy, now)
+        plan, lots = await self._purchases.plan(purchase, amount_minor, policy, now)
         kinds = {lot.id: lot.kind for lot in lots}
         taken = dict.fromkeys(LotKind, 0)
         for taking in plan.takings:
@@ -304,53 +319,6 @@ class Clawbacks:
             )
             balance.debt -= paid
         await self._book.store(balance, now)
-
-    async def _plan(
-        self,
-        purchase: _Purchase,
-        amount_minor: int | None,
-        policy: ClawbackPolicy,
-        now: datetime,
-        *,
-        is_gone: bool = False,
-        most: int | None = None,
-    ) -> tuple[Clawback, list[PointsLot]]:
-        standing = await self._standing(purchase)
-        left = max(purchase.paid_minor - standing.refunded_minor, 0)
-        amount = left if amount_minor is None else amount_minor
-        if not is_gone and (left == 0 or amount > left):
-            raise RefundExceedsPayment(
-                f"{left} of {purchase.paid_minor} in minor units are left of payment"
-                f" {purchase.payment_id}, the rest being refunded or set aside for it",
-                param="amount",
-            )
-        lots = await self._book.lots(purchase.user, payment_id=purchase.payment_id)
-        return plan_clawback(lots, standing, amount, policy, now, most=most), lots
-
-    async def _purchase(self, payment_id: str) -> _Purchase | None:
-        rows = await self._connection.execute(
-            select(points_lots.c.application, points_lots.c.user_id, payments.c.amount_minor)
-            .join_from(points_lots, payments, payments.c.id == points_lots.c.payment_id)
-            .where(points_lots.c.payment_id == payment_id)
-            .limit(1)
-        )
-        row = rows.first()
-        if row is None:
-            return None
-        return _Purchase(payment_id, User(row.application, row.user_id), row.amount_minor)
-
-    async def _standing(self, purchase: _Purchase) -> PurchaseStanding:
-        def total(column: str) -> ColumnElement[int]:
-            return cast(func.coalesce(func.sum(points_clawbacks.c[column]), 0), BigInteger)
-
-        rows = await self._connection.execute(
-            select(total("amount_minor"), total("points")).where(
-                points_clawbacks.c.payment_id == purchase.payment_id,
-                points_clawbacks.c.restored_at.is_(None),
-            )
-        )
-        refunded, taken = rows.one()
-        return PurchaseStanding(purchase.payment_id, purchase.paid_minor, refunded, taken)
 
     async def _is_of_purchase(self, record: DisputeRecord) -> bool:
         """Whether the disputed money is what paid for the payment."""

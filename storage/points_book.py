@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, and_, bindparam, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -158,6 +168,36 @@ class PointsBook:
                     "lapsed": points_takings.c.lapsed + taken.excluded.lapsed,
                 },
             )
+        )
+
+    async def put_back(self, cause_id: str, taking: Taking) -> None:
+        """Of what the clawback `cause_id` has taken out of a lot, put back this much: no more than
+        that, and a taking of which nothing is left is none."""
+        await self.return_to_lot(taking)
+        of_lot = and_(
+            points_takings.c.cause_id == cause_id, points_takings.c.lot_id == taking.lot_id
+        )
+        is_all = and_(
+            points_takings.c.points == taking.points, points_takings.c.lapsed == taking.lapsed
+        )
+        gone = await self._connection.execute(delete(points_takings).where(of_lot, is_all))
+        if gone.rowcount == 0:
+            await self._connection.execute(
+                update(points_takings)
+                .where(of_lot)
+                .values(
+                    points=points_takings.c.points - taking.points,
+                    lapsed=points_takings.c.lapsed - taking.lapsed,
+                )
+            )
+
+    async def return_to_lot(self, taking: Taking) -> None:
+        """As if it had not been taken out of the lot."""
+        await self.change_lot(
+            taking.lot_id,
+            remaining=taking.points,
+            expired=taking.lapsed,
+            taken=-taking.points - taking.lapsed,
         )
 
     async def takings(self, cause_id: str) -> list[Taking]:

@@ -184,14 +184,15 @@ async def test_a_clawback_that_took_less_than_it_says(
     broken: Broken, bought: Bought, plant: Plant
 ) -> None:
     plant(f"UPDATE points_clawbacks SET points = points + 1 WHERE cause_id = '{bought.refund}'")
-    assert await broken() == [(10, bought.refund)]
+    assert await broken() == [(10, bought.payment), (10, bought.refund)]
 
 
-async def test_refunds_that_took_too_few_points(
-    broken: Broken, bought: Bought, plant: Plant
+@pytest.mark.parametrize("by", ["- 1", "+ 1"], ids=["too few", "too many"])
+async def test_refunds_that_took_other_points_than_are_due(
+    broken: Broken, bought: Bought, plant: Plant, by: str
 ) -> None:
     plant(
-        "UPDATE points_clawbacks SET points = points - 1, owed = owed - 1"
+        f"UPDATE points_clawbacks SET points = points {by}, owed = owed {by}"
         f" WHERE cause_id = '{bought.refund}'"
     )
     assert (10, bought.payment) in await broken()

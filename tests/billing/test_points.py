@@ -21,6 +21,7 @@ from billing.points import (
     amount_covered,
     choose_lots,
     plan_clawback,
+    plan_return,
     points_due,
 )
 
@@ -199,6 +200,33 @@ class TestTakingBack:
             if plan.amount_minor < wanted:
                 assert policy is P.REDUCE
                 assert points_due(granted, 1000, plan.amount_minor + 1) > lots[0].remaining
+
+
+class TestGivingBack:
+    OWN = (lot(2, 0, granted=9), lot(3, 0, kind=LotKind.BONUS, granted=9))
+    TAKEN = (Taking(1, 2), Taking(2, 2, 1), Taking(3, 2), Taking(5, 1))
+
+    @pytest.mark.parametrize(
+        ("points", "expected", "owed"),
+        [
+            (1, [], 1),
+            (3, [Taking(5, 1)], 2),
+            (5, [Taking(5, 1), Taking(1, 2)], 2),
+            (6, [Taking(5, 1), Taking(1, 2), Taking(2, 0, 1)], 2),
+            (9, [Taking(5, 1), Taking(1, 2), Taking(2, 2, 1), Taking(3, 1)], 2),
+        ],
+    )
+    def test_what_was_taken_last_goes_back_first(
+        self, points: int, expected: list[Taking], owed: int
+    ) -> None:
+        plan = plan_return(self.TAKEN, self.OWN, points, owed=2)
+        assert (list(plan.takings), plan.owed) == (expected, owed)
+        assert plan.points == points
+
+    @given(st.integers(0, 10), st.integers(0, 4))
+    def test_it_gives_back_as_many_as_it_is_told(self, points: int, owed: int) -> None:
+        plan = plan_return(self.TAKEN, self.OWN, min(points, 8 + owed), owed=owed)
+        assert plan.points == min(points, 8 + owed)
 
 
 class TestWords:

@@ -144,8 +144,15 @@ class Model:
                 point.state, point.taken_by = point.was, None
         refund.stands, refund.owed = False, 0
         self._tell("restore", self.balance - before)
-        self._pay_debt(now)
         self._catch_up(refund.payment_id, now)
+        self._give_back(refund.payment_id)
+        self._pay_debt(now)
+
+    def due(self) -> dict[str, int]:
+        """By payment, the points that are to be gone with what is refunded of its money, whatever
+        was done one after the other: those of payments of which anything was ever refunded."""
+        payments = {refund.payment_id for refund in self.refunds.values()}
+        return {payment_id: self._due(payment_id, 0) for payment_id in payments}
 
     def _standing(self, payment_id: str) -> list[Refund]:
         return [
@@ -153,10 +160,16 @@ class Model:
         ]
 
     def _needed(self, payment_id: str, amount: int) -> int:
+        return max(0, self._due(payment_id, amount) - self._gone(payment_id))
+
+    def _due(self, payment_id: str, amount: int) -> int:
+        """What goes with the money of all that stands, and with `amount` more."""
         standing = self._standing(payment_id)
         share = Fraction(amount + sum(each.amount for each in standing), self.prices[payment_id])
-        due = math.ceil(self._granted(payment_id) * share)
-        return max(0, due - sum(each.points for each in standing))
+        return math.ceil(self._granted(payment_id) * share)
+
+    def _gone(self, payment_id: str) -> int:
+        return sum(each.points for each in self._standing(payment_id))
 
     def _take(self, refund_id: str, needed: int, now: datetime) -> None:
         refund = self.refunds[refund_id]
@@ -180,15 +193,45 @@ class Model:
         """What stands has no fewer points than go with its money: the latest refund takes first
         what is missing, and each no more than goes with its own."""
         granted, price = self._granted(payment_id), self.prices[payment_id]
-        standing = [
-            (one.at, name)
-            for name, one in self.refunds.items()
-            if one.payment_id == payment_id and one.stands
-        ]
-        for _, name in sorted(sorted(standing), key=lambda item: item[0], reverse=True):
+        for name in self._latest_first(payment_id):
             one = self.refunds[name]
             room = math.ceil(granted * Fraction(one.amount, price)) - one.points
             self._take(name, max(0, min(room, self._needed(payment_id, 0))), now)
+
+    def _give_back(self, payment_id: str) -> None:
+        """Nor has it more: the latest refund gives back first, what it took last."""
+        for name in self._latest_first(payment_id):
+            one = self.refunds[name]
+            surplus = min(one.points, self._gone(payment_id) - self._due(payment_id, 0))
+            if surplus <= 0:
+                continue
+            before = self.balance
+            forgiven = min(surplus, one.owed)
+            one.owed -= forgiven
+            one.points -= surplus
+            for point in self._last_taken_first(name)[: surplus - forgiven]:
+                point.state, point.taken_by = point.was, None
+            self._tell("restore", self.balance - before)
+
+    def _latest_first(self, payment_id: str) -> list[str]:
+        names = sorted(
+            name
+            for name, one in self.refunds.items()
+            if one.payment_id == payment_id and one.stands
+        )
+        return sorted(names, key=lambda name: self.refunds[name].at, reverse=True)
+
+    def _last_taken_first(self, refund_id: str) -> list[Point]:
+        """The other way round than they were taken: those of other payments first, then the paid
+        lot's, then the bonus; of a lot, what had lapsed first."""
+        own = self.refunds[refund_id].payment_id
+        taken = [one for one in reversed(self.points) if one.taken_by == refund_id]
+        taken.sort(key=lambda one: (one.payment_id == own, one.payment_id == own and one.is_bonus))
+        lots = [(one.payment_id, one.is_bonus) for one in taken]
+        taken.sort(
+            key=lambda one: (lots.index((one.payment_id, one.is_bonus)), one.was != "lapsed")
+        )
+        return taken
 
     def _granted(self, payment_id: str) -> int:
         return sum(one.payment_id == payment_id for one in self.points)

@@ -117,6 +117,30 @@ async def test_what_a_failed_refund_had_rounded_up_is_taken_by_those_that_stand(
     assert await remaining(database, user) == [10]
 
 
+async def test_what_refunds_had_rounded_up_beside_one_that_failed_goes_back(
+    database: Database,
+) -> None:
+    """Of 8 points for 37: 19 takes 5, 13 takes 2, 4 takes 1; without the 13, 5 go with the 23."""
+    user = make_user()
+    order = await buy(database, user, 8, amount_minor=37)
+    first = await reserve(database, order, amount_minor=19)
+    second = await reserve(database, order, amount_minor=13)
+    third = await reserve(database, order, amount_minor=4, now=LATER)
+    assert await remaining(database, user) == [0]
+    for _ in range(2):
+        await fail_refund(database, second.refund.id, now=LATER)
+    account = await account_of(database, user)
+    assert [lot.remaining for lot in account.lots] == [3]
+    assert [(one.kind, one.amount, one.refund_id) for one in account.history[-2:]] == [
+        (M.RESTORE, 2, second.refund.id),
+        (M.RESTORE, 1, third.refund.id),
+    ]
+    await fail_refund(database, third.refund.id, now=LATER)
+    assert await remaining(database, user) == [3]
+    await fail_refund(database, first.refund.id, now=LATER)
+    assert await remaining(database, user) == [8]
+
+
 async def test_a_payment_without_points_takes_none(database: Database) -> None:
     order = await take(database)
     await reserve(database, order)
@@ -223,8 +247,46 @@ class TestSpentAlready:
         assert (account.balance, account.debt) == (20, 0)
         assert [lot.remaining for lot in account.lots] == [0, 20]
 
+    async def test_what_goes_back_is_owed_no_longer(self, database: Database) -> None:
+        user = make_user()
+        order = await buy(database, user, 8, amount_minor=37)
+        await spend(database, user, 8)
+        await reserve(database, order, amount_minor=19, clawback=P.DEBT)
+        failing = await reserve(database, order, amount_minor=13, clawback=P.DEBT)
+        await reserve(database, order, amount_minor=4, clawback=P.DEBT, now=LATER)
+        await fail_refund(database, failing.refund.id, now=LATER)
+        account = await account_of(database, user)
+        assert (account.balance, account.debt) == (-5, 5)
+
+    async def test_what_goes_back_pays_what_else_is_owed(self, database: Database) -> None:
+        user = make_user()
+        other = await buy(database, user, 10)
+        order = await buy(database, user, 8, amount_minor=37)
+        await spend(database, user, 10)
+        await reserve(database, order, amount_minor=19)
+        failing = await reserve(database, order, amount_minor=13)
+        await reserve(database, order, amount_minor=4, now=LATER)
+        await reserve(database, other, clawback=P.DEBT, now=LATER)
+        await fail_refund(database, failing.refund.id, now=LATER)
+        account = await account_of(database, user)
+        assert (account.balance, account.debt) == (-7, 7)
+        assert [(lot.remaining, lot.taken) for lot in account.lots] == [(0, 0), (0, 8)]
+
 
 class TestExpired:
+    async def test_points_that_lapsed_go_back_as_such(self, database: Database) -> None:
+        user = make_user()
+        order = await buy(database, user, 8, amount_minor=37, days=1)
+        async with database.begin() as work:
+            await work.points.expire(user, LATER)
+        await reserve(database, order, amount_minor=19, now=LATER)
+        failing = await reserve(database, order, amount_minor=13, now=LATER)
+        await reserve(database, order, amount_minor=4, now=LATER + timedelta(days=1))
+        await fail_refund(database, failing.refund.id, now=LATER + timedelta(days=1))
+        account = await account_of(database, user)
+        assert [(lot.taken, lot.expired) for lot in account.lots] == [(5, 3)]
+        assert [one.kind for one in account.history] == [M.PURCHASE, M.EXPIRY]
+
     @pytest.mark.parametrize("policy", P)
     async def test_points_that_lapsed_unused_cover_their_refund(
         self, database: Database, policy: ClawbackPolicy

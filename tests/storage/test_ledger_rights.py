@@ -33,7 +33,7 @@ ALLOWED = {
     "points_balances": {"SELECT", "INSERT", "UPDATE"},
     "points_lots": {"SELECT", "INSERT", "UPDATE"},
     "points_clawbacks": {"SELECT", "INSERT", "UPDATE"},
-    "points_takings": {"SELECT", "INSERT", "UPDATE"},
+    "points_takings": {"SELECT", "INSERT", "UPDATE", "DELETE"},
     "points_transactions": {"SELECT", "INSERT"},
     "attention": {"SELECT", "INSERT", "UPDATE"},
     "webhook_inbox": {"SELECT", "INSERT", "UPDATE"},

@@ -51,6 +51,11 @@ _ACCOUNT: Final = text(
                                      ORDER BY sequence), '[]')
             FROM points_transactions
             WHERE application = :application AND user_id = :user_id) AS history,
+           (SELECT coalesce(json_object_agg(payment_id, points), '{}')
+            FROM (SELECT payment_id, coalesce(sum(points) FILTER (WHERE restored_at IS NULL), 0)
+                         AS points
+                  FROM points_clawbacks WHERE application = :application AND user_id = :user_id
+                  GROUP BY payment_id) AS of_payments) AS gone,
            (SELECT coalesce(-sum(amount_minor), 0)::bigint
             FROM ledger_postings JOIN ledger_accounts AS account ON account.id = account_id
             WHERE account.code = :account AND currency = 'PTS') AS ledger
@@ -175,6 +180,7 @@ class Life:
             shown = await work.points.balance(self.user, self.now)
         model = self.model
         assert [tuple(lot) for lot in found.lots] == model.lots()
+        assert found.gone == model.due()
         running = 0
         for (kind, amount, balance_after), told in zip(found.history, model.movements, strict=True):
             running += amount
