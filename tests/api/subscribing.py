@@ -74,6 +74,13 @@ async def read(shop: Shop, subscription_id: str) -> dict[str, Any]:
     return found
 
 
+async def customer(shop: Shop, user_id: str) -> dict[str, Any]:
+    answer = await shop.get(f"/customer/{user_id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 async def until(shop: Shop, subscription_id: str, status: str) -> dict[str, Any]:
     async with asyncio.timeout(20):
         while (found := await read(shop, subscription_id))["status"] != status:
