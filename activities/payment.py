@@ -5,7 +5,7 @@ numbers that never change, receipts are unique, and each status write names the 
 No transaction is open while a gateway is called.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -15,7 +15,13 @@ from temporalio.exceptions import ApplicationError
 
 from activities import observations
 from activities.asking import asking
-from activities.charging import mark_charge
+from activities.charging import (
+    close_unasked,
+    held_back,
+    mark_charge,
+    may_call,
+    time_of_windows,
+)
 from activities.placing import Placing, found, order_of
 from billing.errors import AnswerUntrusted, GatewayMisconfigured, InstructionsLost
 from billing.identifiers import MAX_ATTEMPT
@@ -30,23 +36,36 @@ from billing.messages import (
     SettlePayment,
     Standing,
 )
-from billing.payment import AttemptState, Failure, PaymentMethod, PaymentStatus
+from billing.payment import AttemptState, Failure, GatewayName, PaymentMethod, PaymentStatus
+from gateways.clock import Clock, utc_now
 from gateways.gateway import (
     AlreadyOrdered,
     Gateway,
+    Observation,
     ObservedState,
     Opened,
     OpenOutcome,
     Order,
     Refused,
 )
+from storage.database import Database
 from storage.payment_rows import AttemptRecord, PaymentRecord
 
 _REPLACEMENTS_PER_TRY: Final = 3
 
 
 class PaymentActivities(Placing):
-    """What a payment's workflow has done, apart from a switch."""
+    """What a payment's workflow has done, apart from a switch. `clock` is wall time."""
+
+    def __init__(
+        self,
+        database: Database,
+        gateways: Mapping[GatewayName, Gateway],
+        *,
+        clock: Clock = utc_now,
+    ) -> None:
+        super().__init__(database, gateways)
+        self._clock = clock
 
     @activity.defn(name="payment.open")
     async def open(self, request: OpenPayment) -> Standing:
@@ -167,10 +186,13 @@ class PaymentActivities(Placing):
         """Ask for the money itself, and never under another number: both might bring it.
 
         A charge that may have been asked for is repeated whatever has become of its method since:
-        only the gateway knows whether the money was taken.
+        only the gateway knows whether the money was taken. Outside the mandate's window it is not
+        called.
         """
-        payment_id = record.payment.id
         is_first = attempt.gateway_status is None
+        at = time_of_windows(record, now, self._clock())
+        if not may_call(record, at):
+            return await self._hold_back(record, attempt, now, at)
         if is_first:
             async with self.database.begin() as work:
                 record = await mark_charge(work, record, attempt, now)
@@ -190,14 +212,38 @@ class PaymentActivities(Placing):
             return await self._store_outcome(record, attempt, outcome, now)
         if outcome.seen is not None:
             return await self._record(record, attempt, outcome.seen, now)
+        record = await self._accepted(record, attempt, outcome.reference, now)
+        return await self._observe(record, record.attempt(attempt.attempt), now)
+
+    async def _hold_back(
+        self, record: PaymentRecord, attempt: AttemptRecord, now: datetime, at: datetime
+    ) -> PaymentRecord:
+        """Wait for the window, or fail where it does not open again; what may have been asked for
+        before is asked after."""
+        is_asked = attempt.gateway_status is not None
+        held = held_back(record, at, is_asked=is_asked)
+        if not is_asked:
+            if held is not None:
+                raise held
+            async with self.database.begin() as work:
+                return await close_unasked(work, record, attempt, now)
+        answer = await _ask(self.gateway(attempt.gateway), order_of(record, attempt), evidence=None)
+        if isinstance(answer, Observation) and answer.state is ObservedState.ABSENT:
+            assert held is not None, "what may have been asked for is asked after"
+            raise held
+        record = await self._accepted(record, attempt, None, now)
+        return await self._record(record, attempt, answer, now)
+
+    async def _accepted(
+        self, record: PaymentRecord, attempt: AttemptRecord, reference: str | None, now: datetime
+    ) -> PaymentRecord:
+        """The gateway has the order; what becomes of it is asked after."""
+        payment_id = record.payment.id
         async with self.database.begin() as work:
             await work.payments.move(payment_id, PaymentStatus.PROCESSING, now=now)
-            if outcome.reference is not None:
-                await work.attempts.set(
-                    payment_id, attempt.attempt, reference=outcome.reference, now=now
-                )
-            record = await found(work, payment_id)
-        return await self._observe(record, record.attempt(attempt.attempt), now)
+            if reference is not None:
+                await work.attempts.set(payment_id, attempt.attempt, reference=reference, now=now)
+            return await found(work, payment_id)
 
     async def _replace(
         self, record: PaymentRecord, lost: AttemptRecord, now: datetime

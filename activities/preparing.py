@@ -17,10 +17,12 @@ from billing.rails import (
     WechatNotice,
     WechatStanding,
     alipay_moved_date,
+    alipay_window,
     is_by_day,
     next_alipay_deduct,
     next_by_day,
     next_wechat_deduct,
+    wechat_open_until,
     wechat_window,
 )
 from billing.subscription import StepKind
@@ -98,7 +100,12 @@ class PreparingActivities:
         not_before = max(request.now, request.due_at)
         at = next_wechat_deduct(standing, request.amount, not_before)
         if at is not None:
-            return PreparedCharge(is_ready=at <= request.now, at=at, announced=request.announced)
+            return PreparedCharge(
+                is_ready=at <= request.now,
+                at=at,
+                until=wechat_open_until(standing, at),
+                announced=request.announced,
+            )
         if request.kind is StepKind.SIGN_UP or not request.may_wait:
             return _NOT_CARRIED
         if not is_by_day(request.now):
@@ -148,7 +155,8 @@ class PreparingActivities:
             at = next_alipay_deduct(standing, request.amount, not_before)
         if at is None or at - not_before > ALIPAY_LONGEST_WAIT:
             return _NOT_CARRIED
-        return PreparedCharge(is_ready=at <= request.now, at=at)
+        closes_at = alipay_window(standing.deduct_on).closes_at
+        return PreparedCharge(is_ready=at <= request.now, at=at, until=closes_at)
 
 
 def _notice_of(request: PrepareCharge) -> WechatNotice | None:

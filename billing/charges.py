@@ -46,6 +46,7 @@ class Wanted(BaseModel):
     way: PaymentWay
     method_id: str | None = None
     is_due: bool = False
+    until: datetime | None = None
     decision: Decision
 
     @property
@@ -165,4 +166,5 @@ def order_of(charge: Charge, subscription: Subscription, application: str) -> Pa
         expires_at=charge.expires_at,
         subscription_id=subscription.id,
         clock_ahead=charge.clock_ahead,
+        charge_until=charge.until,
     )

@@ -69,6 +69,7 @@ class DunningSchedule(_Frozen):
         "issuer_not_available",
         "try_again_later",
         "reenter_transaction",
+        "outside_window",
     )
 
     @model_validator(mode="after")

@@ -42,7 +42,8 @@ class PaymentOrder(Message):
     one of them heard of a dispute, `refunded` of a refund made elsewhere. `points` are what a
     payment of that type buys, `subscription_id` is whose period one of that type pays for;
     `clock_ahead` (seconds) is how far its times are ahead of those that gateways go by, where a
-    test clock was moved.
+    test clock was moved. `charge_until` is when the window closes for which a saved method was made
+    ready.
     """
 
     payment_id: str
@@ -67,6 +68,7 @@ class PaymentOrder(Message):
     points: PointsPurchase | None = None
     subscription_id: str | None = None
     clock_ahead: int = 0
+    charge_until: datetime | None = None
 
 
 class ReviewAction(StrEnum):

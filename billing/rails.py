@@ -20,11 +20,15 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from billing.payment import GatewayName
+
 BEIJING: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
 DAY_BEGINS: Final = time(7)
 DAY_ENDS: Final = time(22)
 CLEARANCE: Final = timedelta(minutes=5)
 """How far from the edges of a window a call is placed."""
+CALL_TAKES: Final = timedelta(minutes=1)
+"""A call that begins so short before the end of a window may be received after it."""
 
 WECHAT_FIRST_DAY: Final = 3
 WECHAT_LAST_DAY: Final = 8
@@ -172,6 +176,26 @@ def next_wechat_deduct(
     window = wechat_window(standing.notice)
     at = next_by_day(max(not_before, window.opens_at))
     return at if window.contains(at) else None
+
+
+def wechat_open_until(standing: WechatStanding, at: datetime) -> datetime | None:
+    """Until when what may be deducted at an instant may still be, by day; None where it may not."""
+    ends = []
+    if _is_first(standing, at):
+        ends.append(standing.signed_at + WECHAT_UNANNOUNCED)
+    if standing.notice is not None and (window := wechat_window(standing.notice)).contains(at):
+        ends.append(window.closes_at)
+    return max(ends, default=None)
+
+
+def next_call(gateway: GatewayName, until: datetime | None, now: datetime) -> datetime | None:
+    """The first instant from now on at which a charge by mandate, made ready until then, may be
+    asked for; None where that is over. A call can come hours after it was decided upon, where
+    nobody was there to make it."""
+    at = now
+    if gateway is GatewayName.WECHATPAY and not (is_by_day(now) and is_by_day(now + CALL_TAKES)):
+        at = next_by_day(now)
+    return at if until is None or at + CALL_TAKES <= until else None
 
 
 def _is_first(standing: WechatStanding, at: datetime) -> bool:

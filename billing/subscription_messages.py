@@ -65,7 +65,7 @@ class Charge(Message):
     paid. `number` counts the subscription's charges; `method_id` is the saved method that it is
     charged to, None where the customer pays by hand. `is_due` tells a period's own charge, without
     which the period begins unpaid, from one that somebody commanded. `clock_ahead` (seconds) is how
-    far a test clock is ahead of wall time."""
+    far a test clock is ahead of wall time, `until` when the window of its mandate closes."""
 
     number: int
     payment_id: str
@@ -74,6 +74,7 @@ class Charge(Message):
     method_id: str | None = None
     is_due: bool = False
     clock_ahead: int = 0
+    until: datetime | None = None
     decision: Decision
     opened_at: datetime
     expires_at: datetime
@@ -193,10 +194,11 @@ class PrepareCharge(Message):
 
 class PreparedCharge(Message):
     """When the mandate may be charged, or is to be prepared again where `is_ready` is False; None
-    where it cannot carry the charge at all."""
+    where it cannot carry the charge at all. `until` is when a window closes that is open."""
 
     is_ready: bool
     at: datetime | None = None
+    until: datetime | None = None
     announced: Announced | None = None
 
 

@@ -292,7 +292,8 @@ class SubscriptionWorkflow(SubscriptionCalls):
             return move
         prepared = await self._prepare(wanted, wanted.method_id)
         if prepared.is_ready:
-            return move
+            within = wanted.model_copy(update={"until": prepared.until})
+            return move.model_copy(update={"charge": within})
         if prepared.at is None or not wanted.may_wait:
             return uncarried(move, self._standing, workflow.now())
         await self._note(prepared, wanted.decision.preview.total)

@@ -239,6 +239,7 @@ class SubscriptionCalls:
             way=wanted.way,
             method_id=wanted.method_id,
             is_due=wanted.is_due,
+            until=wanted.until,
             decision=wanted.decision,
             opened_at=now,
             expires_at=now + life,

@@ -1,21 +1,16 @@
 """Payments charged to a saved method: asked for under one number, whatever dies or ends."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.method import MethodActivities
-from activities.payment import PaymentActivities
 from billing.errors import GatewayMisconfigured, InstructionsLost, OutcomeUnknown
 from billing.identifiers import mandate_number
-from billing.messages import ClosePayment, OpenPayment, SettlePayment, Standing
-from billing.method import MethodStatus
-from billing.method_messages import OpenMethod, RevokeMethod, SettleMethod
-from billing.payment import Failure, GatewayName, NoAction, PaymentMethod, PaymentStatus, QrCode
+from billing.messages import ClosePayment, OpenPayment
+from billing.payment import Failure, GatewayName, NoAction, PaymentStatus, QrCode
 from embedded.postgres import PostgresServer
 from gateways.gateway import (
     AlreadyOrdered,
@@ -23,80 +18,16 @@ from gateways.gateway import (
     ObservedState,
     Opened,
     OpenOutcome,
-    Order,
     Receipt,
     Refused,
 )
 from storage.database import Database
-from tests.activities.scripted import AMOUNT, NOW, ScriptedGateway, order
-from tests.activities.scripted_mandates import ACTIVE, ScriptedMandates, method_order
+from tests.activities.charging_desk import Desk
+from tests.activities.scripted import AMOUNT, NOW
+from tests.activities.scripted_mandates import method_order
 from tests.fixtures.database import DatabaseUrls, fresh_copy
 
 DECLINE = Failure(code="card_declined", decline_code="insufficient_funds", message="no")
-
-
-_numbers = itertools.count(100)
-
-
-class Desk:
-    """One worker's activities, and a payment by the active method of a user of its own."""
-
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        number = next(_numbers)
-        user_id = f"user_{number}"
-        self.method = method_order(number, user_id=user_id)
-        self.order = order(number).model_copy(
-            update={
-                "method": PaymentMethod.SAVED,
-                "payment_method_id": self.method.method_id,
-                "user_id": user_id,
-            }
-        )
-        self.gateway = ScriptedGateway()
-        self.gateway.mandates = self.mandates = ScriptedMandates()
-        gateways = {GatewayName.ALIPAY: self.gateway}
-        self.payments = PaymentActivities(database, gateways)
-        self.methods = MethodActivities(database, gateways)
-        self.orders: list[Order] = []
-
-    async def save(self) -> None:
-        await self.methods.open(OpenMethod(order=self.method, now=NOW))
-        self.mandates.seen = ACTIVE
-        await self.methods.settle(
-            SettleMethod(method_id=self.method.method_id, gateway=self.method.gateway, now=NOW)
-        )
-
-    async def delete(self) -> None:
-        await self.methods.revoke(
-            RevokeMethod(
-                method_id=self.method.method_id,
-                gateway=self.method.gateway,
-                status=MethodStatus.ENDED,
-                now=NOW,
-            )
-        )
-
-    def answers(self, answer: OpenOutcome | Exception) -> None:
-        async def on_open(placed: Order) -> OpenOutcome:
-            self.orders.append(placed)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
-
-        self.gateway.on_open = on_open
-
-    async def charge(self) -> Standing:
-        return await self.payments.open(OpenPayment(order=self.order, now=NOW))
-
-    async def settle(self, *, late: int = 0) -> Standing:
-        return await self.payments.settle(
-            SettlePayment(
-                payment_id=self.order.payment_id,
-                gateway=GatewayName.ALIPAY,
-                now=NOW + timedelta(seconds=late),
-            )
-        )
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from activities.method import MethodActivities
 from activities.preparing import PreparingActivities
 from billing.method_messages import MethodOrder, OpenMethod, SettleMethod
 from billing.payment import Failure, GatewayName
+from billing.rails import wechat_window
 from billing.subscription import StepKind
 from billing.subscription_messages import Announced, PrepareCharge, PreparedCharge
 from gateways.mandates import Mandate, MandateObservation, MandateRefused, MandateState
@@ -107,6 +108,7 @@ class TestContract:
         assert told.at is not None
         ready = await contract.prepare(now=told.at, announced=told.announced)
         assert (ready.is_ready, contract.mandates.announced) == (True, [1800])
+        assert ready.until == wechat_window(told.announced).closes_at
 
     @pytest.mark.parametrize(
         "other", [{"number": 1}, {"method_id": "pm_other"}, {"amount": 1700}], ids=str
@@ -135,6 +137,7 @@ class TestContract:
         new = await Desk(database, GatewayName.WECHATPAY, signed_at=NOON).save()
         told = await new.prepare(kind=StepKind.SIGN_UP, now=NOON + timedelta(minutes=5))
         assert (told.is_ready, new.mandates.announced) == (True, [])
+        assert told.until == NOON + timedelta(hours=12)
 
     async def test_does_not_carry_what_is_no_period(self, contract: Desk) -> None:
         assert await contract.prepare(kind=StepKind.CHANGE) == UNREADY
@@ -155,6 +158,7 @@ class TestAgreement:
     async def test_is_charged_within_its_window(self, agreement: Desk) -> None:
         told = await agreement.prepare()
         assert (told.is_ready, agreement.mandates.moved) == (True, [])
+        assert told.until == datetime(2026, 3, 12, 16, tzinfo=UTC)  # its midnight in Beijing
 
     async def test_waits_for_its_window(self, agreement: Desk) -> None:
         early = NOON - timedelta(days=20)

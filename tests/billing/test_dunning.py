@@ -225,6 +225,7 @@ def test_a_timetable_shows_every_step_to_the_end() -> None:
         ("insufficient_funds", SoftReason.FUNDS),
         ("BUYER_BALANCE_NOT_ENOUGH", SoftReason.FUNDS),
         ("issuer_not_available", SoftReason.TRANSIENT),
+        ("outside_window", SoftReason.TRANSIENT),
         ("generic_decline", SoftReason.VAGUE),
         ("what_nobody_knows", SoftReason.VAGUE),
         (None, SoftReason.VAGUE),
