@@ -57,11 +57,14 @@ class SubscriptionActivities:
 
     @activity.defn(name="subscription.read")
     async def read(self, request: ReadSubscription) -> SubscriptionStanding:
-        """Where it stands, how the payment of its charge has ended, and what was signed for it."""
+        """Where it stands, how the payment of its charge has ended, what was signed for it, and
+        what has gone back."""
         async with self._database.single() as work:
             standing = (await _found(work, request.subscription_id)).standing
+            found = standing.subscription
             signed = await _signed_for(work, standing)
-        return standing.model_copy(update={"signed": signed})
+            refunded = await work.subscriptions.refunded(found.id, found.period.number)
+        return standing.model_copy(update={"signed": signed, "refunded": refunded})
 
     @activity.defn(name="subscription.write")
     async def write(self, request: WriteSubscription) -> SubscriptionStanding:

@@ -79,8 +79,11 @@ async def preview(
     command = inputs.previewed(wanted, context(request).catalog, found.subscription)
     terms = found.record.start.terms
     now = await now_of(request, subscription_id, found.subscription.gateway)
-    quote = quoted(found.record.standing, terms, command, now)
     async with context(request).database.single() as work:
+        period = found.subscription.period
+        refunded = await work.subscriptions.refunded(subscription_id, period.number)
+        standing = found.record.standing.model_copy(update={"refunded": refunded})
+        quote = quoted(standing, terms, command, now)
         outgrown = None
         if isinstance(command, ChangeSubscription):
             outgrown = await find_outgrown(work, found.subscription, command.plan)

@@ -56,9 +56,11 @@ def change(
     when: When | None = None,
     *,
     minimum: int = 1,
+    refunded: int = 0,
 ) -> Decision:
     """To another plan, now or with the next period. Asked back to the plan it has, a subscription
-    forgets the change that was to come.
+    forgets the change that was to come. `refunded` (minor units) is what has gone back of the
+    period's payments, and is not credited as well.
 
     Raises SubscriptionEnded, SubscriptionNotChangeable and InvalidRequest.
     """
@@ -75,7 +77,7 @@ def change(
         schedule = subscription.schedule.model_copy(update={"cycle": target.cycle})
         changed: dict[str, Any] = {"plan": target, "schedule": schedule, "pending": None}
         return free_step(subscription, StepKind.CHANGE, at, change=kind, **changed)
-    return _change_now(subscription, target, kind, at, minimum)
+    return _change_now(subscription, target, kind, at, minimum, refunded)
 
 
 def _change_later(
@@ -95,16 +97,23 @@ def _change_later(
 
 
 def _change_now(
-    subscription: Subscription, target: Plan, kind: ChangeKind, at: datetime, minimum: int
+    subscription: Subscription,
+    target: Plan,
+    kind: ChangeKind,
+    at: datetime,
+    minimum: int,
+    refunded: int,
 ) -> Decision:
     period, schedule = subscription.period, subscription.schedule
-    lines = [credit_for_rest(subscription.paid, at)] if subscription.paid else []
+    paid = subscription.paid
+    lines = [credit_for_rest(paid.less(refunded), at)] if paid else []
     if kind is ChangeKind.CYCLE:
         number = period.number + 1
         anchor = Anchor.at(at, subscription.zone)
         schedule = Schedule(anchor=anchor, cycle=target.cycle, first_number=number)
         period = schedule.period(number)
         charge = charge_for_period(target.amount, period)
+        refunded = 0  # of the payments for a period that begins now
     else:
         charge = charge_for_rest(target.amount, period, at)
     cost = preview([*lines, charge], target.currency, balance=subscription.balance, minimum=minimum)
@@ -114,7 +123,7 @@ def _change_now(
         plan=target,
         schedule=schedule,
         period=period,
-        paid=PaidStretch(amount=charge.amount, start=at, end=period.end),
+        paid=PaidStretch(amount=charge.amount, start=at, end=period.end, refunded_before=refunded),
         balance=cost.balance_after,
         pending=None,
         # A pause that was to begin with the old period's end begins with the new one's.

@@ -21,7 +21,7 @@ from billing.decisions import (
     whole_second,
 )
 from billing.errors import InvalidRequest, SubscriptionNotChangeable, SubscriptionNotResumable
-from billing.proration import Line, LineCode, PaidStretch, Preview
+from billing.proration import Line, LineCode, Preview
 from billing.subscription import (
     Access,
     Decision,
@@ -208,7 +208,7 @@ def resume(subscription: Subscription, at: datetime, *, minimum: int = 1) -> Dec
         schedule=schedule,
         period=_shifted(period, lasted),
         paid=paid
-        and PaidStretch(amount=paid.amount, start=paid.start + lasted, end=paid.end + lasted),
+        and paid.model_copy(update={"start": paid.start + lasted, "end": paid.end + lasted}),
         pause=None,
     )
 
@@ -231,7 +231,7 @@ def move_end(subscription: Subscription, until: datetime, at: datetime) -> Decis
         at,
         schedule=subscription.schedule.resumed(period, period.end, until),
         period=Period(number=period.number, start=period.start, end=until),
-        paid=paid and PaidStretch(amount=paid.amount, start=paid.start, end=until),
+        paid=paid and paid.model_copy(update={"end": until}),
         pause=pause and Pause(starts_at=until, ends_at=pause.ends_at),
     )
 
@@ -241,7 +241,7 @@ def waive(subscription: Subscription, at: datetime) -> Subscription:
     nothing of it is credited or given back. Raises SubscriptionNotChangeable where it owes
     nothing."""
     running = paid_up(subscription, at)
-    stretch = running.paid and PaidStretch(amount=0, start=running.paid.start, end=running.paid.end)
+    stretch = running.paid and running.paid.model_copy(update={"amount": 0})
     return updated(running, at, paid=stretch, balance=subscription.balance)
 
 

@@ -61,15 +61,22 @@ class Preview(_Frozen):
 
 
 class PaidStretch(_Frozen):
-    """What was charged (minor units) for the time from `start` to `end`."""
+    """What was charged (minor units) for the time from `start` to `end`. `refunded_before` is what
+    had gone back of the period's payments until then, and is no part of it."""
 
     amount: Annotated[int, Field(ge=0)]
     start: AwareDatetime
     end: AwareDatetime
+    refunded_before: Annotated[int, Field(ge=0)] = 0
 
     @classmethod
     def of(cls, period: Period, amount: int) -> "PaidStretch":
         return cls(amount=amount, start=period.start, end=period.end)
+
+    def less(self, refunded: int) -> "PaidStretch":
+        """What of it still stands once so much of the period's payments has gone back in all."""
+        gone = max(refunded - self.refunded_before, 0)
+        return self.model_copy(update={"amount": max(self.amount - gone, 0)})
 
     def unused(self, instant: datetime) -> int:
         """The part of the amount that belongs to the time from the instant on."""

@@ -112,7 +112,10 @@ def commanded(
         case ChangeSubscription():
             at = _quoted_at(found, command, now)
             minimum = minimum_of(found, terms)
-            decision = change(found, command.plan, at, command.when, minimum=minimum)
+            refunded = standing.refunded
+            decision = change(
+                found, command.plan, at, command.when, minimum=minimum, refunded=refunded
+            )
             _require_quoted(found, command, decision)
             return _changing(standing, terms, decision, command, now)
         case ChangeMethod():

@@ -111,9 +111,9 @@ class Announced(WechatNotice):
 
 class SubscriptionStanding(Message):
     """Where a subscription stands in the record. `version` counts its writes, `charges` its
-    charges; `charge` is the one under way, and `charge_end` how its payment has ended. `signed` is
-    the saved method that was signed for what the plan costs, where another stands: only a read
-    tells it."""
+    charges; `charge` is the one under way, and `charge_end` how its payment has ended. Only a read
+    tells `signed`, the saved method that was signed for what the plan costs where another stands,
+    and `refunded` (minor units), what has gone back of the payments for the current period."""
 
     subscription: Subscription
     version: int
@@ -124,6 +124,7 @@ class SubscriptionStanding(Message):
     announced: Announced | None = None
     giving_back: GivingBack | None = None
     signed: str | None = None
+    refunded: int = 0
 
     @property
     def plan_to_come(self) -> Plan:

@@ -3,19 +3,62 @@
 from functools import cache
 from typing import Final
 
-from sqlalchemy import Insert, Text, any_, bindparam, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Insert,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from billing.refund import RefundStatus
 from billing.subscription_messages import ChargeStatus
 from storage.columns import named
+from storage.dispute_tables import held_of
+from storage.refund_basis import OF_RECEIPT
 from storage.subscription_rows import RECORD
 from storage.subscription_tables import subscription_charges, subscriptions
-from storage.tables import events
+from storage.tables import events, receipts, refunds
 
 FIND_SUBSCRIPTION: Final = RECORD.where(subscriptions.c.id == bindparam("of_id"))
 FIND_SUBSCRIPTION_OF_APPLICATION: Final = FIND_SUBSCRIPTION.where(
     subscriptions.c.application == bindparam("of_application")
 )
+
+
+def _refunded_of_period() -> Select[int]:
+    """A payer may dispute what was refunded already: of a payment no more goes back than it was."""
+    taken = (
+        select(func.coalesce(func.sum(refunds.c.amount_minor), 0).label("minor"))
+        .where(OF_RECEIPT, refunds.c.status != RefundStatus.FAILED.value)
+        .lateral("taken")
+    )
+    held = held_of(receipts)
+    gone = func.least(receipts.c.amount_minor, taken.c.minor + held.c.disputed_minor)
+    return (
+        select(cast(func.coalesce(func.sum(gone), 0), BigInteger))
+        .select_from(subscription_charges)
+        .join(receipts, receipts.c.payment_id == subscription_charges.c.payment_id)
+        .join(taken, true())
+        .join(held, true())
+        .where(
+            subscription_charges.c.subscription_id == bindparam("of_id"),
+            subscription_charges.c.period_number == bindparam("of_period"),
+            subscription_charges.c.status == ChargeStatus.PAID.value,
+            receipts.c.kept,
+        )
+    )
+
+
+REFUNDED_OF_PERIOD: Final = _refunded_of_period()
 
 
 @cache

@@ -29,6 +29,7 @@ from storage.subscription_rows import (
 from storage.subscription_statements import (
     FIND_SUBSCRIPTION,
     FIND_SUBSCRIPTION_OF_APPLICATION,
+    REFUNDED_OF_PERIOD,
     writing,
 )
 from storage.subscription_tables import (
@@ -184,6 +185,14 @@ class Subscriptions:
             .order_by(subscription_charges.c.number.desc())
         )
         return list(rows.scalars())
+
+    async def refunded(self, subscription_id: str, period_number: int) -> int:
+        """What has gone back (minor units) of the payments for that period: refunded, set aside for
+        that, or withdrawn by a dispute."""
+        rows = await self._connection.execute(
+            REFUNDED_OF_PERIOD, {"of_id": subscription_id, "of_period": period_number}
+        )
+        return rows.scalar_one()
 
     async def page(
         self, *, application: str, user_id: str, limit: int, cursor: str | None

@@ -66,6 +66,9 @@ _ANNOUNCED_ANEW: Final = "announced-anew"
 _CARDS_LIMITED: Final = "cards-limited"
 """Histories recorded before have a card charged unasked."""
 
+_REFUNDS_READ: Final = "refunds-read"
+"""Histories recorded before have a change decided without a look at what went back."""
+
 
 @dataclass
 class _Job:
@@ -241,6 +244,8 @@ class SubscriptionWorkflow(SubscriptionCalls):
             self._jobs.appendleft(_Job(command))
 
     async def _carry_out(self, job: _Job) -> None:
+        if isinstance(job.command, ChangeSubscription) and workflow.patched(_REFUNDS_READ):
+            await self._read()
         try:
             _, move = commanded(self._standing, self._terms, job.command, workflow.now())
         except BillingError as refusal:

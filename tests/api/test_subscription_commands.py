@@ -125,6 +125,23 @@ class TestCommands:
         payment = (await shop.get(f"/{paid}")).json()
         assert payment["amount_refunded"] <= payment["amount"]
 
+    async def test_what_was_refunded_is_not_credited(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        refund = {"payment_id": subscription["latest_payment_id"], "reason": "goodwill"}
+        answer = await shop.post("/refund", refund, secrets.token_hex(16))
+        assert answer.status_code == 201, answer.text
+        dearer, path = (
+            {"tier": "PREMIUM", "cycle": "monthly"},
+            f"/subscription/{subscription['id']}",
+        )
+        quote = (await shop.post(f"{path}/preview", {"command": "change", **dearer})).json()
+        assert [line["code"] for line in quote["preview"]["lines"]] == ["new_rest"]
+        await asyncio.sleep(1.1)
+        changing = await commanded(
+            shop, subscription, "change", **dearer, quoted_at=quote["effective_at"]
+        )
+        assert changing["payment"]["amount"] == quote["preview"]["total"]
+
     async def test_paused_it_grants_nothing_until_it_is_resumed(self, shop: Shop) -> None:
         subscription = await active(shop)
         found = await commanded(shop, subscription, "pause")

@@ -5,7 +5,7 @@ import pytest
 from billing.calendar import Cycle
 from billing.changes import change, change_method, classify
 from billing.errors import CurrencyNotSupported, InvalidRequest, SubscriptionNotChangeable
-from billing.lifecycle import at_period_end, pause
+from billing.lifecycle import at_period_end, pause, resume
 from billing.payment import GatewayName
 from billing.plans import Plan, Tier
 from billing.proration import LineCode
@@ -58,6 +58,30 @@ def test_an_upgrade_now_charges_the_difference_of_the_rest() -> None:
     assert (after.plan, after.period, after.status) == (SUPER, found.period, found.status)
     assert at_period_end(after).preview.total == SUPER.amount
     assert at_period_end(after).after.period.start == found.period.end
+
+
+def test_what_was_refunded_is_not_credited() -> None:
+    found, half = running(), BEGIN + 14 * DAY
+    refunded = change(found, SUPER, half, refunded=BASIC.amount)
+    assert LineCode.UNUSED_REST not in amounts(refunded)
+    assert refunded.preview.total == amounts(refunded)[LineCode.NEW_REST]
+    in_part = change(found, SUPER, half, refunded=710)  # of 1710
+    assert amounts(in_part)[LineCode.UNUSED_REST] == -500
+    year = change(found, plan(cycle=Cycle.YEARLY), half, When.NOW, refunded=BASIC.amount)
+    assert LineCode.UNUSED_REST not in amounts(year)
+
+
+def test_what_was_refunded_before_a_change_is_not_missed_twice() -> None:
+    found = running()
+    upgraded = change(found, PREMIUM, BEGIN + 14 * DAY, refunded=BASIC.amount).after
+    assert upgraded.paid is not None
+    again = change(upgraded, SUPER, BEGIN + 21 * DAY, refunded=BASIC.amount)
+    assert amounts(again)[LineCode.UNUSED_REST] == -(upgraded.paid.amount // 2)
+    rest = upgraded.paid.amount
+    paused = pause(upgraded, BEGIN + 21 * DAY, at_period_end=False).after
+    resumed = resume(paused, BEGIN + 30 * DAY).after
+    all_gone = change(resumed, SUPER, BEGIN + 30 * DAY, refunded=BASIC.amount + rest)
+    assert LineCode.UNUSED_REST not in amounts(all_gone)
 
 
 def test_a_downgrade_now_leaves_a_credit_that_later_periods_use() -> None:

@@ -12,7 +12,7 @@ from billing.changes import change
 from billing.errors import BillingError
 from billing.lifecycle import at_period_end, cancel, paid_up, pause, resume, unpaid
 from billing.plans import Plan, Tier
-from billing.proration import LineCode
+from billing.proration import LineCode, PaidStretch
 from billing.subscription import (
     TRANSITIONS,
     Decision,
@@ -33,7 +33,7 @@ DAY = timedelta(days=1)
 
 class Life:
     """One subscription and its books: `charged` at the gateway, `gross` what was sold for it, and
-    what was given up of that again."""
+    what was given up of that again. `refunded` is what went back of the period's payments."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -50,6 +50,7 @@ class Life:
         assert waiting.owed is not None
         self.granted = waiting.balance
         self.charged, self.gross, self.given_up = waiting.owed.total, 0, 0
+        self.refunded = 0
         if not waiting.is_trial:
             self.gross = waiting.plan.amount
         self.subscription = paid_up(waiting, begin)
@@ -74,12 +75,24 @@ class Life:
             self.now = before.period.end
             self.take(at_period_end(before, minimum=self.minimum))
         else:
+            self.refund()
             left = (before.period.end - self.now) // timedelta(seconds=1)
             self.now += timedelta(seconds=self.chance.randrange(left))
             self.command()
         after = self.subscription
+        if after.period.number != before.period.number:
+            self.refunded = 0
         assert after.status is before.status or after.status in TRANSITIONS[before.status]
         assert self.charged - after.balance + self.granted == self.gross - self.given_up
+
+    def refund(self) -> None:
+        paid = self.subscription.paid
+        if paid is not None and self.chance.random() < 0.2:
+            self.refunded += self.chance.choice((0, 1, paid.amount // 3, paid.amount))
+
+    def standing_paid(self, paid: PaidStretch) -> int:
+        """What was paid for the stretch and has not gone back since it began."""
+        return max(paid.amount - (self.refunded - paid.refunded_before), 0)
 
     def command(self) -> None:
         subscription, now = self.subscription, self.now
@@ -89,7 +102,16 @@ class Life:
         try:
             if command == "change":
                 target = self.any_plan()
-                self.take(change(subscription, target, now, when, minimum=self.minimum))
+                self.take(
+                    change(
+                        subscription,
+                        target,
+                        now,
+                        when,
+                        minimum=self.minimum,
+                        refunded=self.refunded,
+                    )
+                )
             elif command == "pause":
                 until = self.chance.choice((None, now + 40 * DAY))
                 self.take(pause(subscription, now, at_period_end=end, until=until))
@@ -133,7 +155,8 @@ class Life:
     def enter(self, code: LineCode, amount: int, before: Subscription, after: Subscription) -> None:
         if code is LineCode.UNUSED_REST:
             assert before.paid is not None
-            self.agrees(-amount, before.paid.amount, before.paid.start, before.paid.end)
+            stands = self.standing_paid(before.paid)
+            self.agrees(-amount, stands, before.paid.start, before.paid.end)
             self.given_up -= amount
         elif code is LineCode.NEW_REST:
             self.agrees(amount, after.plan.amount, after.period.start, after.period.end)

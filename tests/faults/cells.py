@@ -28,7 +28,8 @@ DISCOVER: Final = "refund.discover"
 
 PLACES: Final = {
     OPEN: ("before", "before_open", "after_open", "after"),
-    SETTLE: ("before", "before_query", "after_query", "after"),
+    # Before the commit, where there are points to be credited with it.
+    SETTLE: ("before", "before_query", "after_query", "before_commit", "after"),
     # Right before the second query is right after the close.
     CLOSE: (
         "before",
@@ -58,6 +59,7 @@ JOURNEYS: Final = {
     "switched": (SWITCH,),
     "returned": (SETTLE, ASK_REFUND, SETTLE_REFUND),
     "refunded": (DISCOVER,),
+    "bought": (SETTLE,),
 }
 
 
@@ -83,7 +85,10 @@ class Cell:
         """An order at WeChat Pay closes by itself at its expiry: the first query says so, and
         nothing is left to close. Only Stripe has disputes, and only there no order can be paid that
         was canceled; Alipay refunds at once, and is not asked again. One method of a gateway stands
-        for all where the method makes no difference."""
+        for all where the method makes no difference. Only a settlement that credits points has a place
+        right before its commit."""
+        if self.place == "before_commit" and self.journey != "bought":
+            return False
         if self.activity == DISPUTES:
             return self.gateway is GatewayName.STRIPE
         if self.journey in ("switched", "returned", "refunded") and (
@@ -103,7 +108,10 @@ class Cell:
     @property
     def is_alike(self) -> bool:
         """Whether another cell has the same death: an order is placed alike whatever comes of it,
-        and Alipay asked alike for each of its methods."""
+        Alipay asked alike for each of its methods, and a payment for points settled like any other
+        until they are credited."""
+        if self.journey == "bought" and self.place != "before_commit":
+            return True
         if self.method is PaymentMethod.PAGE:
             return self.journey != "paid"
         return self.activity == OPEN and self.journey != "paid"

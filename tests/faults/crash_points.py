@@ -6,7 +6,7 @@ An armed point is a file, good for one use: right before it kills itself, the wo
 
 import os
 import signal
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,7 +17,6 @@ from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from billing.messages import SpendRequest
-from billing.points import PointsTransaction
 from gateways.gateway import (
     AlreadyOrdered,
     DisputeObservation,
@@ -32,6 +31,7 @@ from gateways.gateway import (
     ToldRefunds,
 )
 from gateways.mandates import Mandate, MandateObservation, MandateOrder, Mandates
+from storage.clawbacks import Clawbacks
 from storage.points import Points, User
 
 _NAMES = ("payment_id", "refund_id", "method_id", "subscription_id", "user_id")
@@ -44,7 +44,7 @@ class CrashPoint:
     """`place` is `before` or `after` an activity's body, or `before_<call>` or `after_<call>`
     within it, the call being `open`, `query`, `close`, `requery` (the query after a close),
     `refund`, `query_refund`, `list_disputes` or `list_refunds`, or of mandates `set_up`, `query`,
-    `revoke`, `announce` or `postpone`; a spend of points has `before_commit`.
+    `revoke`, `announce` or `postpone`; where points are moved there is `before_commit`.
 
     `owner` is the one payment, refund, spend, saved method or subscription that is to meet it, by
     its id, or by its user's id where it has none yet. It determines the gateway.
@@ -134,17 +134,28 @@ def _owners_of(request: Any) -> tuple[str, ...]:
     return tuple(one for one in (*found, getattr(subscription, "id", None)) if one is not None)
 
 
-def crash_spends(points: CrashPoints) -> None:
-    """Make `before_commit` a place in every spend of this process: all of it is written, and
-    nothing committed."""
-    spend = Points.spend
+def crash_points_written(points: CrashPoints) -> None:
+    """Make `before_commit` a place wherever this process moves points: they are spent, credited,
+    taken back or restored, and nothing is committed."""
+    for owner, name in (
+        (Points, "spend"),
+        (Points, "grant"),
+        (Clawbacks, "take"),
+        (Clawbacks, "restore"),
+    ):
+        setattr(owner, name, _crashing(points, getattr(owner, name)))
 
-    async def crashing(self: Points, user: User, transaction_id: str, *rest: Any) -> Any:
-        spent: PointsTransaction = await spend(self, user, transaction_id, *rest)
-        points.reached("before_commit", transaction_id, user.user_id)
-        return spent
 
-    setattr(Points, spend.__name__, crashing)
+def _crashing(
+    points: CrashPoints, write: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[Any]]:
+    async def crashing(*given: Any) -> Any:
+        written = await write(*given)
+        users = [one.user_id for one in given if isinstance(one, User)]
+        points.reached("before_commit", *users, *(one for one in given if isinstance(one, str)))
+        return written
+
+    return crashing
 
 
 class _CrashingMandates:

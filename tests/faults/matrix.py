@@ -15,6 +15,7 @@ from billing.messages import GATEWAY_REPORTED, GatewayReport
 from billing.payment import GatewayName, PaymentMethod, PaymentStatus
 from storage.payments import PaymentRecord
 from storage.tables import payments
+from tests.end_to_end.buyers import BONUS, POINTS, movements, order_points
 from tests.faults.cells import CLOSE, END, FLAG, METHODS, OPEN, SETTLE, Cell
 from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
@@ -79,6 +80,7 @@ class Matrix:
             "switched": self._switch,
             "returned": self._pay_late,
             "refunded": self._refund_elsewhere,
+            "bought": self._buy_points,
         }[cell.journey]
         async with self._slots[cell.gateway]:
             while not await act(cell):
@@ -279,6 +281,20 @@ class Matrix:
             await self._fired(point)
         await self._house.until(payment_id, lambda now: now["amount_refunded"] == 900)
         return True
+
+    async def _buy_points(self, cell: Cell) -> bool:
+        user_id = f"{cell.name}-{secrets.token_hex(4)}"
+        async with self._killing[cell.gateway]:
+            payment = await order_points(
+                self._house, cell.gateway, user_id, method=cell.method.value
+            )
+            self._points.arm(cell.point(payment["id"]))
+            await self._house.pay(payment)
+            is_met = await self._is_met(cell.point(payment["id"]))
+        await self._until(payment["id"], PaymentStatus.SUCCEEDED)
+        credited = [("purchase", POINTS, POINTS), ("bonus", BONUS, POINTS + BONUS)]
+        assert await movements(self._house, user_id) == credited
+        return is_met
 
     async def _opened(self, gateway: GatewayName, method: PaymentMethod) -> Json:
         """A payment that waits for its payer."""

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from billing.payment import GatewayName
 from storage.tables import ledger_postings, ledger_transactions, refunds
+from tests.end_to_end.buyers import movements, order_points
 from tests.end_to_end.claims import claimed_refund
 from tests.end_to_end.outcomes import until_status
 from tests.faults.crash_points import CrashPoint, CrashPoints
@@ -27,6 +28,10 @@ PLACES: Final = {
 }
 AMOUNT: Final = 900
 
+_UNCOMMITTED: Final = "before_commit"
+"""A place of refunds of points alone: these are written."""
+_PACKAGE: Final = "points_1200"
+_POINTS, _BONUS = 1200, 180
 _PATIENCE_SECONDS: Final = 180
 _LOOK_SECONDS: Final = 0.2
 _PAYING: Final = 12
@@ -38,16 +43,20 @@ _UNAVAILABLE: Final = 503
 @dataclass(frozen=True)
 class RefundCell:
     """A worker dies at this place of this activity; `is_sent_back` where the bank cannot place
-    the money, so that a refund that has succeeded fails."""
+    the money, so that a refund that has succeeded fails; `is_of_points` where what was paid for
+    are points, which go and come with the money."""
 
     gateway: str
     activity: str
     place: str
     is_sent_back: bool = False
+    is_of_points: bool = False
 
     @property
     def name(self) -> str:
-        return "-".join((self.gateway, self.activity, self.place, str(self.is_sent_back)))
+        words = (self.gateway, self.activity, self.place)
+        sent_back, points = self.is_sent_back * ("sent_back",), self.is_of_points * ("points",)
+        return "-".join((*words, *sent_back, *points))
 
     @property
     def queue(self) -> str:
@@ -65,12 +74,21 @@ class RefundCell:
         return {"card": _FAILING_CARD if self.is_sent_back else _PENDING_CARD}
 
 
-def refund_cells() -> Iterator[RefundCell]:
+def refund_cells(*, is_soak: bool = False) -> Iterator[RefundCell]:
+    """The soak has the refunds of points that die like others as well: the suite those that have
+    just taken points, or are about to give them back, and have not committed it."""
     for gateway, (activity, places) in itertools.product(METHODS, PLACES.items()):
         for place in places:
             yield RefundCell(gateway, activity, place)
+            if is_soak:
+                yield RefundCell(gateway, activity, place, is_of_points=True)
+        if activity == RESERVE:
+            yield RefundCell(gateway, activity, _UNCOMMITTED, is_of_points=True)
     for place in PLACES[SETTLE]:
         yield RefundCell("stripe", SETTLE, place, is_sent_back=True)
+        if is_soak:
+            yield RefundCell("stripe", SETTLE, place, is_sent_back=True, is_of_points=True)
+    yield RefundCell("stripe", SETTLE, _UNCOMMITTED, is_sent_back=True, is_of_points=True)
 
 
 class RefundMatrix:
@@ -95,7 +113,11 @@ class RefundMatrix:
     async def take(self, cell: RefundCell) -> dict[str, Any]:
         """A payment that is paid, by a payer who makes the refund go the cell's way."""
         async with self._paying:
-            payment = await self._house.create(cell.gateway)
+            if cell.is_of_points:
+                user_id = f"{cell.name}-{secrets.token_hex(4)}"
+                payment = await order_points(self._house, cell.gateway, user_id, _PACKAGE)
+            else:
+                payment = await self._house.create(cell.gateway)
             action = payment["next_action"]
             await self._house.sandbox.pay(gateway=cell.gateway, next_action=action, **cell.card)
             await until_status(self._house, payment["id"], "succeeded")
@@ -119,6 +141,21 @@ class RefundMatrix:
         await asking
         await self._until(refund_id, cell.end)
         self.amounts[payment_id] = 0 if cell.is_sent_back else AMOUNT
+        if cell.is_of_points:
+            await self._require_points(cell, payment)
+
+    async def _require_points(self, cell: RefundCell, payment: dict[str, Any]) -> None:
+        """Taken once, and given back once where the money came back."""
+        bought = _POINTS + _BONUS
+        gone = -(-bought * AMOUNT // payment["amount"])
+        expected = [
+            ("purchase", _POINTS, _POINTS),
+            ("bonus", _BONUS, bought),
+            ("clawback", -gone, bought - gone),
+        ]
+        if cell.is_sent_back:
+            expected.append(("restore", gone, bought))
+        assert await movements(self._house, payment["user_id"]) == expected
 
     async def _refund(self, payment_id: str, key: str) -> None:
         """As an application would: sent again, under the same key, while nobody can say yes."""

@@ -10,11 +10,13 @@ through a worker that is not the one that died.
 `payment.open`, `payment.settle`, `payment.close`, `payment.switch`, `dispute.settle` and, where
 money came late, `refund.ask` and `refund.settle` die before, inside (before and after each call to
 the gateway) and after; `payment.end` and `payment.flag`, which call no gateway, before and after,
-the gateway being out of reach; `points.spend` before, before its commit and after, and before a
-refusal; the workflows' own workers die, all at once, under payments at every stage of their lives.
+the gateway being out of reach; `payment.settle` also before the commit that credits points;
+`points.spend` before, before its commit and after, and before a refusal; the workflows' own workers die, all at once, under payments at every stage of their lives.
 
 Of refunds, `refund.reserve` dies before and after, `refund.ask` and `refund.settle` before, inside
-and after; on Stripe `refund.settle` dies also under a refund that the bank sends back.
+and after; on Stripe `refund.settle` dies also under a refund that the bank sends back. Where points
+go back with the money, the first dies also before the commit that takes them, and the last before
+the one that restores them.
 """
 
 import asyncio
@@ -119,11 +121,14 @@ async def test_the_core_workers_die(scene: Scene, request: pytest.FixtureRequest
 
 
 @pytest.mark.timeout(600)
-async def test_workers_die_in_refunds(scene: Scene, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("is_soak", [False, pytest.param(True, marks=pytest.mark.soak)])
+async def test_workers_die_in_refunds(
+    scene: Scene, request: pytest.FixtureRequest, *, is_soak: bool
+) -> None:
     refunds = RefundMatrix(scene.house, scene.points)
     looking = asyncio.create_task(refunds.look())
     try:
-        cells = list(refund_cells())
+        cells = list(refund_cells(is_soak=is_soak))
         fired_before = len(scene.points.fired)
         payments = await asyncio.gather(*(refunds.take(cell) for cell in cells))
         work = {

@@ -33,7 +33,7 @@ from tests.faults.crash_points import (
     CrashingGateway,
     CrashInterceptor,
     CrashPoints,
-    crash_spends,
+    crash_points_written,
 )
 from worker import run
 
@@ -66,7 +66,7 @@ class Keeper:
             name: CrashingGateway(gateway, self._points)
             for name, gateway in build_gateways(self._settings).items()
         }
-        crash_spends(self._points)
+        crash_points_written(self._points)
         configure_logs("worker", self._settings.log_level)
         for module in _LOADED_LATE:
             importlib.import_module(module)

@@ -104,9 +104,9 @@ class ScriptedSubscription:
     """`outcomes` are the answers to the charges to come, in order: None pays, a Failure declines,
     and `waits` leaves the payer time; without one left, every charge is paid. `pays_waiting`
     makes waiting payments paid at the next look. `events` are what was written, `charged` the
-    orders that gateways were asked for. `signed` is what a read tells to be signed. Until
-    `silent_until` no mandate is prepared. `forgets` names activities that fail once, after their
-    work."""
+    orders that gateways were asked for. `signed` is what a read tells to be signed, `refunded` what
+    has gone back of the period's payments. Until `silent_until` no mandate is prepared. `forgets`
+    names activities that fail once, after their work."""
 
     waits = Failure(code="waits", message="for its payer")
 
@@ -120,6 +120,7 @@ class ScriptedSubscription:
         self.given_back: list[FindReturns] = []
         self.covered = 0
         self.signed: str | None = None
+        self.refunded = 0
         self.silent_until: datetime | None = None
         self.forgets: set[str] = set()
         self.payments: dict[str, _Paying] = {}
@@ -147,7 +148,7 @@ class ScriptedSubscription:
 
     @activity.defn(name="subscription.read")
     async def read(self, request: ReadSubscription) -> SubscriptionStanding:
-        return self._told().model_copy(update={"signed": self.signed})
+        return self._told().model_copy(update={"signed": self.signed, "refunded": self.refunded})
 
     @activity.defn(name="subscription.write")
     async def write(self, request: WriteSubscription) -> SubscriptionStanding:

@@ -9,6 +9,7 @@ from temporalio.testing import WorkflowEnvironment
 from billing.calendar import Cycle
 from billing.payment import GatewayName, PaymentStatus
 from billing.plans import Tier
+from billing.proration import LineCode
 from billing.subscription import SubscriptionStatus
 from billing.subscription_messages import (
     CancelSubscription,
@@ -60,6 +61,16 @@ class TestCommands:
         after = bench.script.known.subscription
         assert after.failure == SOFT
         assert (after.plan, after.period, after.paid) == (before.plan, before.period, before.paid)
+
+    async def test_what_was_refunded_is_not_credited(self, bench: Bench) -> None:
+        await bench.sign_up()
+        await bench.until("activated")
+        bench.script.refunded = bench.script.charged[0].amount_minor
+        dearer = ChangeSubscription(plan=plan(Tier.SUPER, Cycle.MONTHLY))
+        await bench.handle.execute_update(SubscriptionWorkflow.change, dearer)
+        charge = bench.script.writes[-1].opened or bench.script.writes[-2].opened
+        assert charge is not None
+        assert [line.code for line in charge.decision.preview.lines] == [LineCode.NEW_REST]
 
     async def test_paused_and_resumed_it_keeps_what_was_paid(self, bench: Bench) -> None:
         await bench.sign_up()
