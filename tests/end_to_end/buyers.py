@@ -9,6 +9,7 @@ from tests.fixtures.house import BASE, METHODS, House
 
 PACKAGE = "points_500"
 POINTS, BONUS = 500, 50
+CREDITED = [("purchase", POINTS, POINTS), ("bonus", BONUS, POINTS + BONUS)]
 _UNAVAILABLE = 503
 
 

@@ -85,8 +85,8 @@ class Cell:
         """An order at WeChat Pay closes by itself at its expiry: the first query says so, and
         nothing is left to close. Only Stripe has disputes, and only there no order can be paid that
         was canceled; Alipay refunds at once, and is not asked again. One method of a gateway stands
-        for all where the method makes no difference. Only a settlement that credits points has a place
-        right before its commit."""
+        for all where the method makes no difference. Only a settlement that credits points has a
+        place right before its commit."""
         if self.place == "before_commit" and self.journey != "bought":
             return False
         if self.activity == DISPUTES:

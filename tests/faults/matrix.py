@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from billing.messages import GATEWAY_REPORTED, GatewayReport
 from billing.payment import GatewayName, PaymentMethod, PaymentStatus
 from storage.payments import PaymentRecord
 from storage.tables import payments
-from tests.end_to_end.buyers import BONUS, POINTS, movements, order_points
+from tests.end_to_end.buyers import CREDITED, movements, order_points
 from tests.faults.cells import CLOSE, END, FLAG, METHODS, OPEN, SETTLE, Cell
 from tests.faults.crash_points import CrashPoint, CrashPoints
 from tests.faults.keeping import KeptWorkers
@@ -141,11 +140,11 @@ class Matrix:
             await asyncio.gather(*(self._opened(*each) for each in METHODS)) for _ in range(2)
         ]
         opening = [asyncio.create_task(self._opened(*each)) for each in METHODS]
-        await _all(self._house.pay(payment) for payment in paying)
+        await asyncio.gather(*(self._house.pay(payment) for payment in paying))
         self.killed |= self._workers.kill("core")
-        await _all(self._house.pay(payment) for payment in waiting)
+        await asyncio.gather(*(self._house.pay(payment) for payment in waiting))
         opened = await asyncio.gather(*opening)
-        await _all(self._house.pay(payment) for payment in opened)
+        await asyncio.gather(*(self._house.pay(payment) for payment in opened))
         for payment in waiting + paying + opened:
             await self._until(payment["id"], PaymentStatus.SUCCEEDED)
 
@@ -285,15 +284,13 @@ class Matrix:
     async def _buy_points(self, cell: Cell) -> bool:
         user_id = f"{cell.name}-{secrets.token_hex(4)}"
         async with self._killing[cell.gateway]:
-            payment = await order_points(
-                self._house, cell.gateway, user_id, method=cell.method.value
-            )
-            self._points.arm(cell.point(payment["id"]))
+            payment = await order_points(self._house, cell.gateway, user_id, method=cell.method)
+            point = cell.point(payment["id"])
+            self._points.arm(point)
             await self._house.pay(payment)
-            is_met = await self._is_met(cell.point(payment["id"]))
+            is_met = await self._is_met(point)
         await self._until(payment["id"], PaymentStatus.SUCCEEDED)
-        credited = [("purchase", POINTS, POINTS), ("bonus", BONUS, POINTS + BONUS)]
-        assert await movements(self._house, user_id) == credited
+        assert await movements(self._house, user_id) == CREDITED
         return is_met
 
     async def _opened(self, gateway: GatewayName, method: PaymentMethod) -> Json:
@@ -399,7 +396,3 @@ class Matrix:
 def _is_watched_by_right(record: PaymentRecord) -> bool:
     gateways = {attempt.gateway for attempt in record.open_attempts}
     return record.payment.status.is_terminal and gateways == {GatewayName.ALIPAY}
-
-
-async def _all(work: Iterable[Awaitable[object]]) -> None:
-    await asyncio.gather(*work)

@@ -11,7 +11,8 @@ through a worker that is not the one that died.
 money came late, `refund.ask` and `refund.settle` die before, inside (before and after each call to
 the gateway) and after; `payment.end` and `payment.flag`, which call no gateway, before and after,
 the gateway being out of reach; `payment.settle` also before the commit that credits points;
-`points.spend` before, before its commit and after, and before a refusal; the workflows' own workers die, all at once, under payments at every stage of their lives.
+`points.spend` before, before its commit and after, and before a refusal; the workflows' own workers
+die, all at once, under payments at every stage of their lives.
 
 Of refunds, `refund.reserve` dies before and after, `refund.ask` and `refund.settle` before, inside
 and after; on Stripe `refund.settle` dies also under a refund that the bank sends back. Where points
