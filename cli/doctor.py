@@ -19,6 +19,7 @@ from billing.errors import SettingError
 from cli.session import Session, run
 from gateways.registry import build_gateways, configured_gateways
 from runtime.settings import Settings
+from runtime.temporal import describe_namespace
 
 
 class Source(StrEnum):
@@ -46,6 +47,8 @@ def doctor(
     """Check every promise on the live system; exit 1 if one does not hold, and say what to do."""
 
     async def examine(session: Session) -> bool:
+        # In another namespace every workflow would be taken for lost.
+        await describe_namespace(session.client)
         return await _examine(session, timedelta(hours=window_hours), gateway_truth, log or [])
 
     run("doctor", examine)

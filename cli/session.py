@@ -13,7 +13,7 @@ from temporalio.service import RPCError
 from billing.errors import BillingError, SettingError
 from runtime.cipher import Cipher
 from runtime.settings import Settings, load_settings
-from runtime.temporal import connect, describe_namespace
+from runtime.temporal import connect
 from storage.database import Database
 
 
@@ -33,9 +33,7 @@ async def session() -> AsyncIterator[Session]:
         settings.database_url.get_secret_value(), cipher, application_name="everbill command"
     )
     try:
-        client = await connect(cipher)
-        await describe_namespace(client)
-        yield Session(settings, database, client)
+        yield Session(settings, database, await connect(cipher))
     finally:
         await database.dispose()
 
