@@ -204,6 +204,16 @@ def retry_postponed(
     )
 
 
+def rescheduled(standing: SubscriptionStanding, at: datetime) -> Move:
+    """The gateway has told when the charge that is due may be made."""
+    return Move(
+        event="subscription.rescheduled",
+        subscription=standing.subscription,
+        debt=standing.debt,
+        data={"charge_at": at.isoformat()},
+    )
+
+
 def on_charge_ended(
     standing: SubscriptionStanding, end: ChargeEnd, terms: SubscriptionTerms, now: datetime
 ) -> Move:

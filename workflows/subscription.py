@@ -20,14 +20,12 @@ from billing.charges import Move, Wanted, way_of
 from billing.errors import BillingError
 from billing.messages import Command
 from billing.moves import (
-    ahead_due,
     asked_ahead,
     on_charge_ended,
     on_time,
     renewal_of,
     retry_postponed,
     uncarried,
-    when_due,
 )
 from billing.payment import GatewayName, PaymentStatus
 from billing.subscription import StepKind, SubscriptionStatus
@@ -44,7 +42,6 @@ from billing.subscription_messages import (
     OperatorAction,
     PauseSubscription,
     PaySubscription,
-    PreparedCharge,
     ResumeSubscription,
     SubscriptionAnswer,
     SubscriptionCommand,
@@ -90,8 +87,6 @@ class SubscriptionWorkflow(SubscriptionCalls):
         super().__init__(start)
         self._jobs: deque[_Job] = deque()
         self._end: ChargeEnd | None = None
-        self._not_before: datetime | None = None
-        self._not_announced_before: datetime | None = None
         self._is_signed = False
         self._commands = 0
         self._first_number: int | None = None
@@ -204,15 +199,16 @@ class SubscriptionWorkflow(SubscriptionCalls):
         elif self._jobs:
             job = self._jobs.popleft()
             await self._carry_out(job)
-        elif (due := self._due()) is not None and due <= now:
+        elif (due := self._due(self._standing)) is not None and due <= now:
             await self._on_time()
-        elif (ahead := self._ahead()) is not None and ahead <= now:
+        elif (ahead := self._ahead(self._standing)) is not None and ahead <= now:
             await self._on_ahead()
         else:
             await self._sleep(now)
 
     async def _sleep(self, now: datetime) -> None:
-        wake_at = [at for at in (self._due(), self._ahead()) if at is not None]
+        known = self._standing
+        wake_at = [at for at in (self._due(known), self._ahead(known)) if at is not None]
         is_awaited = self._standing.charge is not None and self._known_end is None
         if is_awaited:
             wake_at.append(now + policies.SUBSCRIPTION_CHARGE_CHECK)
@@ -301,19 +297,16 @@ class SubscriptionWorkflow(SubscriptionCalls):
             return move.model_copy(update={"charge": within})
         if prepared.at is None or not wanted.may_wait:
             return uncarried(move, self._standing, workflow.now())
-        await self._note(prepared, wanted.decision.preview.total)
+        amount = wanted.decision.preview.total
         if wanted.kind is StepKind.PAYMENT:
+            await self._note(prepared, amount)
             now = workflow.now()
             await self._apply(
                 retry_postponed(self._standing, self._terms, wanted, prepared.at, now)
             )
         else:
-            self._not_before = prepared.at
+            await self._put_off(prepared, amount, prepared.at)
         return None
-
-    async def _note(self, prepared: PreparedCharge, amount: int) -> None:
-        if prepared.announced is not None and prepared.announced != self._standing.announced:
-            await self._announce(prepared.announced, amount)
 
     async def _continue_if_long(self) -> None:
         """Go on in a new run from the record, once nobody waits for an answer of this one."""
@@ -335,13 +328,6 @@ class SubscriptionWorkflow(SubscriptionCalls):
         return SubscriptionAnswer(
             subscription=self._subscription, payment_id=charge.payment_id if charge else None
         )
-
-    def _due(self) -> datetime | None:
-        return _latest(when_due(self._standing, self._terms), self._not_before)
-
-    def _ahead(self) -> datetime | None:
-        ahead = ahead_due(self._standing, self._terms)
-        return _latest(ahead, self._not_announced_before)
 
     def _actionable_end(self, now: datetime) -> ChargeEnd | None:
         """How the payment under way has ended, once that is to take effect: what was paid ahead
@@ -387,7 +373,3 @@ def _is_limited(wanted: Wanted) -> bool:
     is_waited_for = wanted.kind is StepKind.SIGN_UP or not wanted.is_due
     is_retry = wanted.kind is StepKind.PAYMENT
     return is_waited_for and not is_retry and workflow.patched(_CARDS_LIMITED)
-
-
-def _latest(at: datetime | None, not_before: datetime | None) -> datetime | None:
-    return at if at is None or not_before is None else max(at, not_before)

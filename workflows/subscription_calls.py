@@ -14,7 +14,7 @@ from activities.subscription import SubscriptionActivities
 from billing.charges import Move, Wanted, announced_after, order_of
 from billing.identifiers import charge_payment_id
 from billing.messages import PaymentEnded
-from billing.moves import ahead_due, start_of, when_due
+from billing.moves import ahead_due, rescheduled, start_of, when_due
 from billing.payment import PaymentMethod
 from billing.subscription import StepKind, Subscription
 from billing.subscription_commands import credited
@@ -40,6 +40,9 @@ _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
 _ASKED_AGAIN: Final = "mandate-asked-again"
 """Histories recorded before have it given up after an hour."""
 
+_RESCHEDULED: Final = "charge-rescheduled"
+"""Histories recorded before have a charge that waits for its window left at the time it was due."""
+
 _LONG_LIVED: Final = frozenset({PaymentMethod.SAVED, PaymentMethod.CARD})
 
 
@@ -52,6 +55,9 @@ class SubscriptionCalls:
         self._known: SubscriptionStanding | None = None
         self._started: str | None = None
         """The payment that was last started, or found to be."""
+        self._not_before: datetime | None = None
+        self._not_announced_before: datetime | None = None
+        self._shown_due: datetime | None = None
 
     async def _open(self) -> None:
         self._take(
@@ -111,7 +117,7 @@ class SubscriptionCalls:
                     data=data,
                     opened=charge,
                     closed=move.closed,
-                    next_at=_next_at(standing, self._start),
+                    next_at=_earliest(self._told_due(standing), self._ahead(standing)),
                     now=now,
                 ),
                 task_queue=CORE,
@@ -188,6 +194,21 @@ class SubscriptionCalls:
                 return PreparedCharge(is_ready=False)
             return PreparedCharge(is_ready=False, at=now + policies.SUBSCRIPTION_PREPARATION_PAUSE)
 
+    async def _put_off(self, prepared: PreparedCharge, amount: int, at: datetime) -> None:
+        """Wait with the charge that is due until then, and have everybody see it."""
+        self._not_before = at
+        is_told = workflow.patched(_RESCHEDULED)
+        if is_told:
+            # The charge is made ready then, and with that announced.
+            self._not_announced_before = at
+        await self._note(prepared, amount)
+        if is_told:
+            await self._apply(rescheduled(self._standing, at))
+
+    async def _note(self, prepared: PreparedCharge, amount: int) -> None:
+        if prepared.announced is not None and prepared.announced != self._standing.announced:
+            await self._announce(prepared.announced, amount)
+
     async def _announce(self, announced: Announced, amount: int) -> None:
         """Keep what the gateway was told of a charge to come."""
         await self._apply(
@@ -255,14 +276,26 @@ class SubscriptionCalls:
             changes.append(attributes.GATEWAY.value_set(found.gateway.value))
         if before is not None and before.subscription.plan != found.plan:
             changes.append(attributes.AMOUNT_MINOR.value_set(found.plan.amount))
-        due = when_due(standing, self._terms)
+        due = self._told_due(standing)
         # It is never unset: the client cannot read a date that is there and empty.
-        if due is not None and (before is None or when_due(before, self._terms) != due):
+        if due is not None and self._shown_due != due:
             changes.append(attributes.NEXT_CHARGE_AT.value_set(due))
+        self._shown_due = due
         if changes:
             workflow.upsert_search_attributes(changes)
         self._known = standing
         workflow.set_current_details(_details(standing, due))
+
+    def _due(self, standing: SubscriptionStanding) -> datetime | None:
+        return _latest(when_due(standing, self._terms), self._not_before)
+
+    def _told_due(self, standing: SubscriptionStanding) -> datetime | None:
+        if self._not_before is not None and workflow.patched(_RESCHEDULED):
+            return self._due(standing)
+        return when_due(standing, self._terms)
+
+    def _ahead(self, standing: SubscriptionStanding) -> datetime | None:
+        return _latest(ahead_due(standing, self._terms), self._not_announced_before)
 
     @property
     def _standing(self) -> SubscriptionStanding:
@@ -281,9 +314,12 @@ def _left_to_the_record(payment: asyncio.Task[PaymentEnded]) -> None:
         payment.exception()
 
 
-def _next_at(standing: SubscriptionStanding, start: SubscriptionStart) -> datetime | None:
-    due, ahead = when_due(standing, start.terms), ahead_due(standing, start.terms)
-    return min((at for at in (due, ahead) if at is not None), default=None)
+def _earliest(*instants: datetime | None) -> datetime | None:
+    return min((at for at in instants if at is not None), default=None)
+
+
+def _latest(at: datetime | None, not_before: datetime | None) -> datetime | None:
+    return at if at is None or not_before is None else max(at, not_before)
 
 
 def _details(standing: SubscriptionStanding, due: datetime | None) -> str:

@@ -23,6 +23,7 @@ from billing.moves import (
     on_charge_ended,
     on_time,
     renewal_of,
+    rescheduled,
     retry_postponed,
     start_of,
     uncarried,
@@ -47,6 +48,8 @@ from tests.workflows.scripted_subscription import ScriptedSubscription
 
 PROMPT = timedelta(minutes=2)
 """The server's clock passes while activities run; what is due is not left for longer."""
+_ANNOUNCED = "subscription.renewal_announced"
+_RESCHEDULED = "subscription.rescheduled"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class Asked:
     @property
     def is_waiting(self) -> bool:
         return not self.answer.is_ready and self.answer.at is not None
+
+    @property
+    def is_put_off(self) -> bool:
+        """Whether it was due, and was told to wait."""
+        is_due = self.request.due_at <= self.request.now
+        return self.is_waiting and is_due and self.request.kind is not StepKind.PAYMENT
 
     @property
     def is_unannounced(self) -> bool:
@@ -155,7 +164,7 @@ class Model:
         if known.giving_back is not None or self.script.known.version != known.version:
             return False
         if known.charge is None:
-            return self.due is None or self.due > now
+            return not self._is_untold and (self.due is None or self.due > now)
         if known.subscription.status.is_terminal or self._ended(now) is not None:
             return False
         return known.charge.payment_id in self.script.payments
@@ -221,9 +230,11 @@ class Model:
             yield uncarried(move, known, now)
         else:
             if answer.announced is not None and answer.announced != known.announced:
-                yield self._told(answer.announced, request.amount)
+                yield self._announcing(answer.announced, request.amount)
             if is_owed:
                 yield retry_postponed(known, self.terms, wanted, answer.at, now)
+            else:
+                yield rescheduled(known, answer.at)
 
     def _ahead(self, at: datetime, now: datetime, asked: list[Asked]) -> Iterator[Move]:
         known = self.standing
@@ -236,11 +247,11 @@ class Model:
                 yield asked_ahead(known, decision, at)
         elif asked and asked[-1].answer.announced is not None:
             assert asked[-1].request.amount == decision.preview.total
-            yield self._told(asked[-1].answer.announced, decision.preview.total)
+            yield self._announcing(asked[-1].answer.announced, decision.preview.total)
 
-    def _told(self, announced: Announced, amount: int) -> Move:
+    def _announcing(self, announced: Announced, amount: int) -> Move:
         return Move(
-            event="subscription.renewal_announced",
+            event=_ANNOUNCED,
             subscription=self.standing.subscription,
             debt=self.standing.debt,
             data={"amount": amount},
@@ -314,8 +325,7 @@ class Model:
     def _holds(self, before: SubscriptionStanding, write: WriteSubscription) -> None:
         was, known = before.subscription, self.standing
         found = known.subscription
-        due = (when_due(known, self.terms), ahead_due(known, self.terms))
-        assert write.next_at == min((one for one in due if one is not None), default=None)
+        assert write.next_at == self._told_next(write)
         assert len(self.paid) == len(set(self.paid)), "a period was paid twice"
         assert found.period.number - was.period.number in (0, 1), "a period was skipped"
         if found.period.number > was.period.number:
@@ -332,12 +342,29 @@ class Model:
         return None if is_ahead and end.status is PaymentStatus.SUCCEEDED else end
 
     def _asked_before(self, number: int) -> list[Asked]:
-        """What mandates were asked before that write: an announcement is a write of its own."""
+        """What mandates were asked before that write: what they had announced, or put off, are
+        writes of their own."""
         known = {number}
-        while number and self.script.writes[number - 1].event == "subscription.renewal_announced":
+        while number and self.script.writes[number - 1].event in (_ANNOUNCED, _RESCHEDULED):
             number -= 1
             known.add(number)
         return [one for one in self.script.asked if one.writes in known]
+
+    def _told_next(self, write: WriteSubscription) -> datetime | None:
+        """When something happens next by itself: what is put off, not before its mandate's time."""
+        number = len(self.standings) - 2
+        asked = self._asked_before(number)[-1:]
+        due = (when_due(self.standing, self.terms), ahead_due(self.standing, self.terms))
+        at = min((one for one in due if one is not None), default=None)
+        is_put_off = write.event in (_ANNOUNCED, _RESCHEDULED) and asked and asked[0].is_put_off
+        return asked[0].until if is_put_off else at
+
+    @property
+    def _is_untold(self) -> bool:
+        """Whether it is still to be written that a charge was put off."""
+        asked = self.script.asked[-1:]
+        since = {one.event for one in self.script.writes[asked[0].writes :]} if asked else set()
+        return bool(asked) and asked[0].is_put_off and since <= {_ANNOUNCED}
 
     def _is_prompt(self, due: datetime, at: datetime) -> None:
         number = len(self.standings) - 1

@@ -50,7 +50,14 @@ LIFE_SECONDS = 60
 POLLS = 14
 SOME = 7
 STATUSES = tuple(one for one in SubscriptionStatus if one is not SubscriptionStatus.INCOMPLETE)
-OFTEN = ("renewed", "recovered", "changed", "change_scheduled", "charged as promised")
+OFTEN = (
+    "renewed",
+    "recovered",
+    "changed",
+    "change_scheduled",
+    "charged as promised",
+    "rescheduled",
+)
 SELDOM = ("resumed", "undone", "given_back", "waived", "change_failed", "retry_postponed")
 _TIERS = (Tier.BASIC, Tier.PREMIUM, Tier.SUPER)
 _CYCLES = (Cycle.MONTHLY, Cycle.MONTHLY, Cycle.QUARTERLY, Cycle.YEARLY)
