@@ -30,7 +30,7 @@ from billing.payment import (
     GatewayName,
     PaymentStatus,
 )
-from billing.rails import wechat_notice_window
+from billing.rails import next_by_day, wechat_notice_window
 from billing.subscription import (
     Decision,
     StepKind,
@@ -101,7 +101,8 @@ def when_due(standing: SubscriptionStanding, terms: SubscriptionTerms) -> dateti
 
 def ahead_due(standing: SubscriptionStanding, terms: SubscriptionTerms) -> datetime | None:
     """When the renewal to come is announced: to WeChat Pay, which demands it of a contract, or to a
-    customer who pays by hand. None where it is announced already, or needs no announcement."""
+    customer who pays by hand. None where it is announced already, or needs no announcement. What
+    has become dearer since is announced to WeChat Pay as soon as that takes notices."""
     found = standing.subscription
     if found.status not in (_S.ACTIVE, _S.TRIALING) or standing.charge is not None:
         return None
@@ -109,11 +110,17 @@ def ahead_due(standing: SubscriptionStanding, terms: SubscriptionTerms) -> datet
     if not is_by_hand and found.gateway is not GatewayName.WECHATPAY:
         return None
     decision = renewal_of(standing, terms)
-    if decision is None or announced_for(standing, decision) is not None:
+    if decision is None:
         return None
+    is_told = announced_for(standing, decision) is not None
     if is_by_hand:
-        return found.period.end - ASKED_AHEAD
-    return wechat_notice_window(found.period.end).opens_at
+        return None if is_told else found.period.end - ASKED_AHEAD
+    opens_at = wechat_notice_window(found.period.end).opens_at
+    if not is_told:
+        return opens_at
+    if not is_above_announced(standing, terms):
+        return None
+    return max(opens_at, next_by_day(found.updated_at))
 
 
 def renewal_of(standing: SubscriptionStanding, terms: SubscriptionTerms) -> Decision | None:
@@ -130,6 +137,14 @@ def announced_for(standing: SubscriptionStanding, decision: Decision) -> Announc
     announced = standing.announced
     number = decision.after.period.number
     return announced if announced and announced.number == number else None
+
+
+def is_above_announced(standing: SubscriptionStanding, terms: SubscriptionTerms) -> bool:
+    """Whether the renewal to come costs more than was announced of it, which WeChat Pay does not
+    deduct: that takes another notice, whose days count anew."""
+    decision = renewal_of(standing, terms)
+    announced = announced_for(standing, decision) if decision else None
+    return bool(decision and announced and decision.preview.total > announced.amount)
 
 
 def asked_ahead(standing: SubscriptionStanding, decision: Decision, now: datetime) -> Move:

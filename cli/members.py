@@ -126,7 +126,7 @@ async def upgraded(shop: Shop, member: Member) -> None:
     """In the middle of a period: what it costs is what was previewed, to the minor unit."""
     period = member.subscription["period"]
     middle = _time(period["start"]) + (_time(period["end"]) - _time(period["start"])) / 2
-    await _move_to(shop, member, middle)
+    await move_to(shop, member, middle)
     wanted = {"tier": "PREMIUM", "cycle": "monthly"}
     quote = await shop.preview_command(member.subscription, "change", **wanted)
     changing = await shop.command(
@@ -143,7 +143,7 @@ async def upgraded(shop: Shop, member: Member) -> None:
 async def paused(shop: Shop, member: Member) -> None:
     """For twenty days, and resumed."""
     await shop.command(member.subscription, "pause")
-    await _move_to(shop, member, member.now + timedelta(days=20))
+    await move_to(shop, member, member.now + timedelta(days=20))
     member.subscription = await shop.command(member.subscription, "resume")
     member.paused_days = 20
 
@@ -170,11 +170,12 @@ async def until(shop: Shop, member: Member, condition: Callable[[dict[str, Any]]
             return
         next_at = member.subscription["next_at"]
         at = member.now if next_at is None else _time(next_at)
-        await _move_to(shop, member, (at if at > member.now else _later(member)) + _BEYOND)
+        await move_to(shop, member, (at if at > member.now else _later(member)) + _BEYOND)
     raise JourneyFailed(f"{member.subscription['id']} never came to that: {member.subscription}")
 
 
-async def _move_to(shop: Shop, member: Member, at: datetime) -> None:
+async def move_to(shop: Shop, member: Member, at: datetime) -> None:
+    """The subscription's clock, and that by which its mandate is judged."""
     if member.method_id is not None:
         await shop.set_business_time(member.gateway, member.method_id, at)
     seconds = max(int((at - member.now).total_seconds()), 1)

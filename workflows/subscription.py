@@ -280,7 +280,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
         )
         prepared = await self._prepare(wanted, method_id)
         await self._note(prepared, decision.preview.total)
-        if prepared.announced is None:
+        if self._ahead(self._standing) is not None:
             # It is announced later, by day, or not at all: then the customer is asked in time.
             self._not_announced_before = prepared.at or decision.effective_at
 

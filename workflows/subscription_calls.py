@@ -14,7 +14,7 @@ from activities.subscription import SubscriptionActivities
 from billing.charges import Move, Wanted, announced_after, order_of
 from billing.identifiers import charge_payment_id
 from billing.messages import PaymentEnded
-from billing.moves import ahead_due, rescheduled, start_of, when_due
+from billing.moves import ahead_due, is_above_announced, rescheduled, start_of, when_due
 from billing.payment import PaymentMethod
 from billing.subscription import StepKind, Subscription
 from billing.subscription_commands import credited
@@ -42,6 +42,9 @@ _ASKED_AGAIN: Final = "mandate-asked-again"
 
 _RESCHEDULED: Final = "charge-rescheduled"
 """Histories recorded before have a charge that waits for its window left at the time it was due."""
+
+_DEARER_ANNOUNCED: Final = "dearer-announced"
+"""Histories recorded before have a renewal that became dearer announced anew only when due."""
 
 _LONG_LIVED: Final = frozenset({PaymentMethod.SAVED, PaymentMethod.CARD})
 
@@ -295,7 +298,9 @@ class SubscriptionCalls:
         return when_due(standing, self._terms)
 
     def _ahead(self, standing: SubscriptionStanding) -> datetime | None:
-        return _latest(ahead_due(standing, self._terms), self._not_announced_before)
+        at = _latest(ahead_due(standing, self._terms), self._not_announced_before)
+        is_dearer = at is not None and is_above_announced(standing, self._terms)
+        return None if is_dearer and not workflow.patched(_DEARER_ANNOUNCED) else at
 
     @property
     def _standing(self) -> SubscriptionStanding:

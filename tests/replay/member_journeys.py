@@ -2,6 +2,7 @@
 house, with the subscription's own time moved on."""
 
 import secrets
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -134,6 +135,19 @@ async def _above_its_card(house: House) -> str:
     return await _ended(house, member, at_period_end=False)
 
 
+async def _made_dearer(house: House) -> str:
+    """Announced to its contract, then changed to a dearer plan: announced anew, and charged in the
+    days of that notice."""
+    shop, member = _shop(house), await _member(house, "wechatpay")
+    await members.until(shop, member, lambda now: now["next_at"] == now["period"]["end"])
+    late = datetime.fromisoformat(member.subscription["period"]["end"]) - timedelta(days=2)
+    await members.move_to(shop, member, late)
+    wanted = {"tier": "PREMIUM", "cycle": "monthly", "when": "period_end"}
+    member.subscription = await shop.command(member.subscription, "change", **wanted)
+    await members.until_renewed(shop, member)
+    return await _ended(house, member, at_period_end=False)
+
+
 def _shop(house: House) -> Shop:
     return Shop(house.api, house.sandbox.control)
 
@@ -184,6 +198,7 @@ MEMBER_JOURNEYS: Final[dict[str, Journey]] = {
     "member-never-paid": Journey(_never_paid),
     "member-signed-again": Journey(_signed_for),
     "member-above-its-card": Journey(_above_its_card),
+    "member-made-dearer": Journey(_made_dearer),
 }
 CHARGE_JOURNEYS: Final[dict[str, Journey]] = {
     f"charged-{gateway}": Journey(partial(_charged, gateway=gateway)) for gateway in METHODS

@@ -100,9 +100,10 @@ class ChancedRecord(ScriptedSubscription):
         wechat = request.gateway is GatewayName.WECHATPAY
         announced = None
         if wechat and request.kind is StepKind.RENEWAL and chance.random() < 0.7:
-            announced = request.announced or Announced(
-                number=request.number, sent_at=request.now, amount=request.amount
-            )
+            announced = Announced(number=request.number, sent_at=request.now, amount=request.amount)
+            known = request.announced
+            if known and known.number == request.number and known.amount >= request.amount:
+                announced = known
         if request.due_at > request.now:
             return PreparedCharge(is_ready=False, at=request.due_at, announced=announced)
         roll = chance.random()

@@ -1,13 +1,15 @@
 """What was announced was announced of one contract: another one must be announced by itself."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
+from billing.calendar import Cycle
 from billing.payment import GatewayName, PaymentMethod
 from billing.plans import Tier
+from billing.rails import BEIJING
 from billing.subscription import StepKind
 from billing.subscription_messages import (
     Announced,
@@ -120,3 +122,73 @@ async def test_a_notice_stands_until_its_charge_is_paid(bench: Bench) -> None:
     assert [one.kind for one in asked] == [StepKind.RENEWAL, StepKind.PAYMENT]
     assert {one.announced for one in asked} == {announced}
     assert bench.script.known.announced is None
+
+
+async def announced(bench: Bench) -> Announced:
+    """The renewal is announced four days before it is due."""
+    await bench.sign_up(gateway=GatewayName.WECHATPAY)
+    await bench.until("activated")
+    found = bench.script.known.subscription
+    told = Announced(
+        number=2,
+        method_id=found.payment_method_id,
+        sent_at=found.period.end - timedelta(days=4),
+        amount=found.plan.amount,
+    )
+    end = found.period.end
+    bench.script.prepared.append(PreparedCharge(is_ready=False, at=end, announced=told))
+    await bench.until("renewal_announced")
+    return told
+
+
+async def made_dearer(bench: Bench, *, hour: int = 12) -> datetime:
+    """At that hour in Beijing."""
+    now = (await bench.environment.get_current_time()).astimezone(BEIJING)
+    at = now.replace(hour=hour, minute=0, second=0, microsecond=0)
+    await bench.environment.sleep((at - now) % timedelta(days=1))
+    quarterly = ChangeSubscription(plan=plan(Tier.PREMIUM, Cycle.QUARTERLY))
+    await bench.handle.execute_update(SubscriptionWorkflow.change, quarterly)
+    [chosen] = [one for one in bench.script.writes if one.event.endswith(".change_scheduled")]
+    return chosen.now
+
+
+@pytest.mark.parametrize("hour", [12, 23])
+async def test_a_dearer_plan_is_announced_as_it_is_chosen(bench: Bench, hour: int) -> None:
+    """Announced only when due, it would be charged days late: more than was announced is never
+    deducted. By night WeChat Pay takes no notices."""
+    told = await announced(bench)
+    dearer, end = plan(Tier.PREMIUM, Cycle.QUARTERLY), bench.script.known.subscription.period.end
+    anew = told.model_copy(update={"amount": dearer.amount})
+    bench.script.prepared.append(PreparedCharge(is_ready=False, at=end, announced=anew))
+    chosen_at = await made_dearer(bench, hour=hour)
+    await bench.until("renewal_announced", 2, most=timedelta(days=1))
+    last = bench.script.writes[-1]
+    assert (last.announced, last.data, last.next_at) == (anew, {"amount": dearer.amount}, end)
+    at = chosen_at if hour == 12 else chosen_at + timedelta(hours=8, minutes=5)
+    assert abs(last.now - at) < timedelta(minutes=2)
+    await bench.until("renewed")
+    assert bench.script.names.count("renewal_announced") == 2
+    asked = [one for one in bench.script.preparations if one.kind is StepKind.RENEWAL]
+    assert [one.announced for one in asked] == [None, told, anew]
+    assert bench.script.charged[-1].amount_minor == dearer.amount
+
+
+async def test_what_needs_no_other_notice_is_not_asked_for_again(bench: Bench) -> None:
+    """As the first deduction after signing."""
+    told = await announced(bench)
+    end = bench.script.known.subscription.period.end
+    bench.script.prepared.append(PreparedCharge(is_ready=False, at=end, announced=told))
+    await made_dearer(bench)
+    await bench.until("renewed")
+    asked = [one for one in bench.script.preparations if one.kind is StepKind.RENEWAL]
+    assert [one.now >= end for one in asked] == [False, False, True]
+
+
+async def test_a_dearer_notice_that_is_refused_leaves_it_to_the_due_date(bench: Bench) -> None:
+    await announced(bench)
+    end = bench.script.known.subscription.period.end
+    bench.script.prepared.extend([PreparedCharge(is_ready=False)] * 2)
+    await made_dearer(bench)
+    await bench.until("past_due")
+    asked = [one for one in bench.script.preparations if one.kind is StepKind.RENEWAL]
+    assert [one.now >= end for one in asked] == [False, False, True]
