@@ -50,15 +50,16 @@ LIFE_SECONDS = 60
 POLLS = 14
 SOME = 7
 STATUSES = tuple(one for one in SubscriptionStatus if one is not SubscriptionStatus.INCOMPLETE)
-OFTEN = (
-    "renewed",
-    "recovered",
-    "changed",
-    "change_scheduled",
-    "charged as promised",
+OFTEN = ("renewed", "recovered", "changed", "change_scheduled", "charged as promised")
+SELDOM = (
+    "resumed",
+    "undone",
+    "given_back",
+    "waived",
+    "change_failed",
+    "retry_postponed",
     "rescheduled",
 )
-SELDOM = ("resumed", "undone", "given_back", "waived", "change_failed", "retry_postponed")
 _TIERS = (Tier.BASIC, Tier.PREMIUM, Tier.SUPER)
 _CYCLES = (Cycle.MONTHLY, Cycle.MONTHLY, Cycle.QUARTERLY, Cycle.YEARLY)
 _ZONES = ("Asia/Shanghai", "America/New_York", "Australia/Lord_Howe", "UTC")
