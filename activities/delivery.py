@@ -163,14 +163,17 @@ class Delivery:
         return InboxOutcome.UNMATCHED if any(named) else InboxOutcome.IGNORED
 
     async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome | None:
-        """As `observe`, about a refund of ours. Raises RPCError."""
-        if await self._tell(refund_id, report):
-            return InboxOutcome.DELIVERED
+        """As `observe`, about a refund of ours. A process of one that the record lost is not told:
+        it has no row to write to. Raises RPCError."""
         async with self._database.single() as work:
             record = await work.refunds.find(refund_id)
             claimed = record is None and await work.claims.exists_for(refund_id)
+        if record is None and not claimed:
+            return InboxOutcome.UNMATCHED
+        if await self._tell(refund_id, report):
+            return InboxOutcome.DELIVERED
         if record is None:
-            return None if claimed else InboxOutcome.UNMATCHED
+            return None
         await self._start_after(
             REFUND_AFTER_WORKFLOW,
             RefundAfterInput(refund_id=refund_id, gateway=record.refund.gateway),

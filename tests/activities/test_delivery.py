@@ -138,6 +138,22 @@ async def test_a_refund_of_ours_that_the_record_lost_is_one_made_elsewhere(
     assert [report.is_refund for report in temporal.told] == [True]
 
 
+class Running(Ended):
+    """Every workflow runs, and hears what it is told."""
+
+    async def signal(self, _: str, report: GatewayReport, **__: Any) -> None:
+        self.told.append(report)
+
+
+@pytest.mark.usefixtures("paid")
+async def test_a_process_whose_refund_the_record_lost_does_not_hide_it(database: Database) -> None:
+    """After a restore it goes on in Temporal, and has no row to write to."""
+    temporal = Running()
+    entry = told("TRADE_SUCCESS.REFUND", refund_id="ref_01h455vb4pex5vsknk084sn03r")
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert [report.is_refund for report in temporal.told] == [True]
+
+
 async def test_a_refund_of_nobody_s_payment_stays_unmatched(database: Database) -> None:
     temporal = Ended()
     entry = told("TRADE_SUCCESS.REFUND", refund_id="ref_01h455vb4pex5vsknk084sn03r")
