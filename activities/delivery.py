@@ -143,25 +143,37 @@ class Delivery:
             is_refund=entry.foreign_refund is not None,
         )
         if entry.refund_id is not None:
-            return await self.observe_refund(entry.refund_id, report)
+            outcome = await self.observe_refund(entry.refund_id, report)
+            if outcome is not InboxOutcome.UNMATCHED:
+                return outcome
+            # A number of ours that the record does not have: made elsewhere, as far as it knows.
+            report = report.model_copy(update={"is_refund": True})
         if entry.payment_id is not None:
             return await self.observe(
                 entry.payment_id, report, entry.gateway, told_paid=_told_paid(entry)
             )
         if entry.method_id is not None:
             return await self.observe_method(entry.method_id, report)
-        named = (entry.disputed_reference, entry.refunded_reference, entry.mandate_reference)
+        named = (
+            entry.refund_id,
+            entry.disputed_reference,
+            entry.refunded_reference,
+            entry.mandate_reference,
+        )
         return InboxOutcome.UNMATCHED if any(named) else InboxOutcome.IGNORED
 
     async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome | None:
-        """As `observe`, about a refund of ours. Raises RPCError."""
-        if await self._tell(refund_id, report):
-            return InboxOutcome.DELIVERED
+        """As `observe`, about a refund of ours. A process of one that the record lost is not told:
+        it has no row to write to. Raises RPCError."""
         async with self._database.single() as work:
             record = await work.refunds.find(refund_id)
             claimed = record is None and await work.claims.exists_for(refund_id)
+        if record is None and not claimed:
+            return InboxOutcome.UNMATCHED
+        if await self._tell(refund_id, report):
+            return InboxOutcome.DELIVERED
         if record is None:
-            return None if claimed else InboxOutcome.UNMATCHED
+            return None
         await self._start_after(
             REFUND_AFTER_WORKFLOW,
             RefundAfterInput(refund_id=refund_id, gateway=record.refund.gateway),

@@ -3,7 +3,9 @@
 A webhook that names one, or anybody who has a payment looked at, leads here. The gateway is asked,
 and what it says is recorded as a refund of its own, under an id that its numbers at the gateway
 give: however often it is told of, it is one row, and in the ledger once. Nothing is refused, for
-the money is gone.
+the money is gone. A refund that carries a number of ours and is not in the record is one of these:
+we write a refund down before it is asked for, so that the record has lost it, or another has made
+it.
 """
 
 from datetime import datetime
@@ -93,7 +95,10 @@ class _Discovery:
             for one in await _made_elsewhere(self._work, self._payment_id, self._attempt.attempt)
         }
         unnamed = known.get(UNNAMED)
+        ours = await _ours(self._work, self._payment_id)
         for one in told.refunds:
+            if not ours.isdisjoint((one.number, one.our_number)):
+                continue
             if one.number in known or unnamed is None:
                 await self._record(one, known.get(one.number))
             # Else all that was paid is known to have gone back, this refund's part included.
@@ -163,6 +168,15 @@ class _Discovery:
                 " it up there, and have its notification sent again"
             )
         return None
+
+
+async def _ours(work: UnitOfWork, payment_id: str) -> set[str]:
+    """The numbers of the refunds that we have made or are about to."""
+    return {
+        one.refund.id
+        for one in await work.refunds.of_payment(payment_id)
+        if one.refund.cause is not RefundCause.ELSEWHERE
+    }
 
 
 async def _made_elsewhere(work: UnitOfWork, payment_id: str, attempt: int) -> list[RefundRecord]:

@@ -1,7 +1,7 @@
 """The promises about conduct: ends are ends, nothing is lost, nothing secret is told."""
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from audit.evidence import Evidence, Finding
-from audit.processes import without_process
+from audit.processes import was_never_started, without_process
 from billing.cards import contains_card_number
 from billing.payment import PaymentStatus
 from runtime import attributes
@@ -152,24 +152,7 @@ async def nothing_lost(evidence: Evidence) -> list[Finding]:
             """
         )
     ]
-    findings += [
-        Finding(
-            6,
-            row["object_id"],
-            "it was ordered and has no row",
-            "is the worker running? repeat the request under its Idempotency-Key",
-        )
-        for row in await evidence.rows(
-            """
-            SELECT claims.object_id FROM idempotency_claims AS claims
-            LEFT JOIN payments ON payments.id = claims.object_id
-            WHERE claims.command = 'create' AND payments.id IS NULL AND claims.created_at < :latest
-            -- What was refused under its key was never ordered.
-            AND coalesce(claims.answer_status, 0) < 400
-            """,
-            latest=latest,
-        )
-    ]
+    findings += await _unrecorded(evidence, latest)
     findings += [
         Finding(
             6,
@@ -185,6 +168,39 @@ async def nothing_lost(evidence: Evidence) -> list[Finding]:
         )
     ]
     return findings
+
+
+async def _unrecorded(evidence: Evidence, latest: datetime) -> list[Finding]:
+    """Orders that were claimed and have no row. One whose process was never started asked nothing
+    of anybody: its application was told of no payment, and its repeat is the first to start it."""
+    claims = await evidence.rows(
+        """
+        SELECT claims.object_id, claims.answer_status FROM idempotency_claims AS claims
+        LEFT JOIN payments ON payments.id = claims.object_id
+        WHERE claims.command = 'create' AND payments.id IS NULL AND claims.created_at < :latest
+        -- What was refused under its key was never ordered.
+        AND coalesce(claims.answer_status, 0) < 400
+        """,
+        latest=latest,
+    )
+    return [
+        Finding(
+            6,
+            row["object_id"],
+            "it was claimed, and its process never started: nothing was ordered",
+            "the application may repeat the request under its Idempotency-Key, which starts it, or"
+            " leave it; the claim goes after 30 days",
+            is_information=True,
+        )
+        if row["answer_status"] is None and await was_never_started(evidence, row["object_id"])
+        else Finding(
+            6,
+            row["object_id"],
+            "it was ordered and has no row",
+            "is the worker running? repeat the request under its Idempotency-Key",
+        )
+        for row in claims
+    ]
 
 
 async def nothing_told(evidence: Evidence) -> list[Finding]:

@@ -18,12 +18,14 @@ UNDER_WAY: Final = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class Finding:
-    """One broken promise: which, where, what is wrong, and what to do about it."""
+    """One broken promise: which, where, what is wrong, and what to do about it. Or only what
+    somebody may want to know, where nothing is broken: then it `is_information`."""
 
     promise: int
     subject: str
     what: str
     advice: str
+    is_information: bool = False
 
 
 @dataclass(frozen=True)

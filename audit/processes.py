@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from audit.evidence import Evidence, Finding
@@ -22,12 +22,20 @@ async def without_process(
     ]
 
 
+async def was_never_started(evidence: Evidence, workflow_id: str) -> bool:
+    """Whether Temporal knows of no run, ended ones included; False where it cannot be asked."""
+    return evidence.client is not None and await _status(evidence.client, workflow_id) is None
+
+
 async def _runs(evidence: Evidence, workflow_id: str) -> bool:
     assert evidence.client is not None
+    return await _status(evidence.client, workflow_id) is WorkflowExecutionStatus.RUNNING
+
+
+async def _status(client: Client, workflow_id: str) -> WorkflowExecutionStatus | None:
     try:
-        description = await evidence.client.get_workflow_handle(workflow_id).describe()
+        return (await client.get_workflow_handle(workflow_id).describe()).status
     except RPCError as problem:
         if problem.status is not RPCStatusCode.NOT_FOUND:
             raise
-        return False
-    return description.status is WorkflowExecutionStatus.RUNNING
+        return None

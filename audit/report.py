@@ -34,10 +34,14 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        return not self.findings
+        return not self.violations
+
+    @property
+    def violations(self) -> list[Finding]:
+        return [finding for finding in self.findings if not finding.is_information]
 
     def of(self, promise: int) -> list[Finding]:
-        return [finding for finding in self.findings if finding.promise == promise]
+        return [finding for finding in self.violations if finding.promise == promise]
 
     def table(self) -> Table:
         """One line a promise."""
@@ -51,11 +55,16 @@ class Report:
         return table
 
     def explanations(self) -> list[str]:
-        """Each finding in words: where, what, and what to do."""
-        return [
-            f"promise {finding.promise}, {finding.subject}: {finding.what}.\n  {finding.advice}"
-            for finding in self.findings
-        ]
+        """Each violation in words: where, what, and what to do."""
+        return [f"promise {one.promise}, {_in_words(one)}" for one in self.violations]
+
+    def information(self) -> list[str]:
+        """What is no violation, in the same words."""
+        return [_in_words(one) for one in self.findings if one.is_information]
+
+
+def _in_words(finding: Finding) -> str:
+    return f"{finding.subject}: {finding.what}.\n  {finding.advice}"
 
 
 async def run_all(evidence: Evidence, progress: Callable[[str], None] = lambda _: None) -> Report:

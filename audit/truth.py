@@ -139,15 +139,16 @@ class GatewayQueryTruth:
             raise OutcomeUnknown(f"{problem.reason}: {problem.detail}") from None
         if told.returned_minor is not None:
             return told.returned_minor
+        ours = {one.refund.id: one for one in known if one not in elsewhere}
         total = sum(
             one.amount_minor
             for one in told.refunds
             if one.observation.state is RefundState.SUCCEEDED
+            and ours.keys().isdisjoint((one.number, one.our_number))
         )
-        for refund in known:
-            if refund.refund.cause is not RefundCause.ELSEWHERE:
-                answer = await gateway.query_refund(refund_order_of(refund))
-                total += refund.refund.amount if answer.state is RefundState.SUCCEEDED else 0
+        for refund in ours.values():
+            answer = await gateway.query_refund(refund_order_of(refund))
+            total += refund.refund.amount if answer.state is RefundState.SUCCEEDED else 0
         return total
 
 

@@ -78,6 +78,8 @@ async def _examine(
     console.print(report.table())
     for explanation in report.explanations():
         console.print(explanation, markup=False, highlight=False)
+    for note in report.information():
+        console.print(f"for information: {note}", markup=False, highlight=False)
     if isinstance(truth, GatewayQueryTruth):
         for payment_id, why in truth.unanswered.items():
             console.print(f"not compared: {payment_id}: {why}", markup=False, highlight=False)

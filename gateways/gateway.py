@@ -174,12 +174,17 @@ class RefundObservation:
 
 @dataclass(frozen=True)
 class ForeignRefund:
-    """A refund of an order of ours that was not made by us; `number` is what the gateway tells it
-    apart by, among the refunds of that order at least. `amount_minor` is in minor units."""
+    """A refund that a gateway tells of, whoever made it; `number` is what the gateway tells it
+    apart by, among the refunds of that order at least. `amount_minor` is in minor units.
+
+    `our_number` is the number of ours that it carries beside: only the record knows whether we made
+    it.
+    """
 
     number: str
     amount_minor: int
     observation: RefundObservation
+    our_number: str | None = None
 
 
 @dataclass(frozen=True)
@@ -274,7 +279,7 @@ class Gateway(Protocol):
         """
 
     async def list_refunds(self, order: Order, hints: Collection[str]) -> ToldRefunds:
-        """The refunds of a paid order that were made without us.
+        """The refunds of a paid order, so that those made without us are found among them.
 
         `hints` are numbers of such refunds that webhooks named: a gateway that lists no refunds is
         asked about each of them, and knows of the others at most that they are there.

@@ -184,6 +184,13 @@ class Book:
             (amount, gateway, gateway_reference),
         )
 
+    def age_charge(self, gateway: str, gateway_reference: str, paid_at: datetime) -> None:
+        """Have the charge with the gateway's own number be paid then instead."""
+        self._write(
+            "UPDATE charges SET paid_at = ? WHERE gateway = ? AND gateway_reference = ?",
+            (paid_at.isoformat(), gateway, gateway_reference),
+        )
+
     def charges(self) -> list[Document]:
         """All money ever taken, oldest first."""
         rows = self._connection.execute(

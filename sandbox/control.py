@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from sandbox.book import Document
 from sandbox.core import (
+    AgingProvider,
     AgreementProvider,
     Agreements,
     ControlRefused,
@@ -65,6 +67,12 @@ class MerchantDeed(BaseModel):
 
 class MerchantRefund(MerchantDeed):
     amount: int | None = Field(default=None, ge=1)
+
+
+class PaymentAge(MerchantDeed):
+    """How much further back (seconds) a payment is to lie, with its refunds."""
+
+    seconds: float = Field(gt=0, le=10 * 366 * 86_400)
 
 
 class ClockSetting(BaseModel):
@@ -123,6 +131,11 @@ def control_routes(
     router = APIRouter(prefix="/control")
     agreements = agreements_of(sandbox, providers)
     merchants = {name: provider.merchant(sandbox) for name, provider in providers.items()}
+    aging = {
+        name: provider
+        for name, provider in providers.items()
+        if isinstance(provider, AgingProvider)
+    }
 
     @router.post("/refund")
     async def refund(deed: MerchantRefund) -> dict[str, Any]:
@@ -131,6 +144,11 @@ def control_routes(
     @router.post("/close")
     async def close(deed: MerchantDeed) -> dict[str, Any]:
         return known(merchants, deed.gateway).close(deed.wanted)
+
+    @router.post("/age")
+    async def age(deed: PaymentAge) -> dict[str, Any]:
+        by = timedelta(seconds=deed.seconds)
+        return known(aging, deed.gateway).age(sandbox, deed.wanted, by)
 
     @router.post("/pay")
     async def pay(deed: PayerDeed) -> dict[str, Any]:

@@ -9,7 +9,7 @@ it, enqueues its webhooks inside, and answers afterwards. Calls our adapters mak
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -172,6 +172,15 @@ class AgreementProvider(Protocol):
 
     def agreements(self, sandbox: Sandbox) -> Agreements:
         """What is behind /control/clock and /control/mandate."""
+
+
+@runtime_checkable
+class AgingProvider(Protocol):
+    """A provider that gives money back for so long only, or at most so often."""
+
+    def age(self, sandbox: Sandbox, wanted: Wanted, by: timedelta) -> dict[str, Any]:
+        """Have the payment of an order, and all refunds of it, lie that much further back. Returns
+        once committed, with at least `reference` and `paid_at`. Raises ControlRefused."""
 
 
 @dataclass(frozen=True)

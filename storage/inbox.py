@@ -5,14 +5,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import RowMapping, Text, bindparam, func, select, update
+from sqlalchemy import RowMapping, Text, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from billing.identifiers import is_refund_id, parse_attempt_number, parse_mandate_number
 from billing.payment import GatewayName
 from runtime.cipher import Cipher
-from storage.tables import IS_WAITING
+from storage.tables import IS_WAITING, refunds
 from storage.tables import webhook_inbox as inbox
 
 _BODY: Final = "webhook_inbox.body"
@@ -159,13 +159,17 @@ class Inbox:
         )
 
     async def foreign_refunds(self, gateway: GatewayName, number: str, payment_id: str) -> set[str]:
-        """The numbers of refunds made elsewhere that were named of the order `number`."""
+        """The numbers of refunds made elsewhere that were named of the order `number`, also those
+        of our form that the record does not have."""
+        is_lost = and_(
+            inbox.c.refund_id.is_not(None), ~exists().where(refunds.c.id == inbox.c.refund_id)
+        )
         rows = await self._connection.execute(
-            select(inbox.c.foreign_refund).where(
+            select(func.coalesce(inbox.c.foreign_refund, inbox.c.refund_id)).where(
                 inbox.c.payment_id == payment_id,
                 inbox.c.gateway == gateway.value,
                 inbox.c.number == number,
-                inbox.c.foreign_refund.is_not(None),
+                or_(inbox.c.foreign_refund.is_not(None), is_lost),
             )
         )
         return set(rows.scalars())

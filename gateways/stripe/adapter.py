@@ -125,7 +125,7 @@ class StripeGateway:
         reference = await self._intents.reference(order)
         if reference is None:
             return ToldRefunds()
-        return await self._refunds.made_elsewhere(order, reference)
+        return await self._refunds.listed(order, reference)
 
     async def list_disputes(self, order: Order) -> list[DisputeObservation]:
         """See `Gateway.list_disputes`."""

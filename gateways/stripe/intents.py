@@ -1,10 +1,10 @@
 """The PaymentIntents of one Stripe account: found for an attempt, checked against it, canceled."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import stripe
-from stripe.params import PaymentIntentListParams
+from stripe.params import PaymentIntentListParams, PaymentIntentSearchParams
 
 from billing.errors import AnswerUntrusted, OutcomeUnknown
 from gateways.clock import Clock
@@ -17,6 +17,9 @@ from gateways.stripe.outcomes import decline_of, state_of
 
 WITH_CHARGE: Final = "latest_charge"
 """To be expanded, for a receipt's reference and time."""
+
+SEARCH_LAG: Final = timedelta(days=1)
+"""How old at least is what search knows for sure: Stripe speaks of an hour in its worst times."""
 
 
 class StripeIntents:
@@ -141,8 +144,8 @@ class StripeIntents:
         return Observation(state=state, status=intent.status, reference=intent.id, receipt=receipt)
 
     async def _look_up(self, order: Order) -> IntentView | None:
-        """Go through the PaymentIntents made since the order. Search would be one call, but may
-        lag behind by minutes; a list never does."""
+        """Go through the PaymentIntents made since the order. Search would be one call, but lags
+        behind; a list never does. Where there are more than can be gone through, search decides."""
         # A charge may be asked for past its expiry, which is its payer's alone.
         newest = self._clock() if order.mandate else min(self._clock(), order.expires_at)
         wanted: PaymentIntentListParams = {
@@ -163,10 +166,32 @@ class StripeIntents:
             if not page.has_more or not page.data:
                 return None
             wanted["starting_after"] = str(page.data[-1].get("id"))
-        raise OutcomeUnknown(
-            f"{order.number} is not among the {PAGE_SIZE * MOST_PAGES} PaymentIntents looked"
-            " through, and there are more"
-        )
+        found = await self._search(order)
+        if found is None and self._clock() < newest + CLOCK_SKEW + SEARCH_LAG:
+            raise OutcomeUnknown(
+                f"{order.number} is not among the {PAGE_SIZE * MOST_PAGES} PaymentIntents looked"
+                " through, and there are more, which search may not know yet"
+            )
+        return found
+
+    async def _search(self, order: Order) -> IntentView | None:
+        """What search finds is there, as it once was; what it does not find may have been made of
+        late."""
+        wanted: PaymentIntentSearchParams = {
+            "query": f'metadata["payment_id"]:"{order.payment_id}"'
+            f' AND metadata["attempt"]:"{order.attempt}"',
+            "limit": PAGE_SIZE,
+        }
+        try:
+            page = read(IntentPage, await self._intents.search_async(wanted))
+        except stripe.StripeError as problem:
+            answer = read_error(problem)
+        else:
+            for found in page.data:
+                if belongs_to(found.get("metadata"), order.payment_id, order.attempt):
+                    return await self.retrieve(str(found.get("id")))
+            return None
+        return answer.raise_as_error()
 
     async def _page(self, wanted: PaymentIntentListParams) -> IntentPage:
         try:

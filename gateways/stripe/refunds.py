@@ -66,17 +66,14 @@ class StripeRefunds:
             return RefundObservation(RefundState.ABSENT, RefundState.ABSENT.value)
         return _observe(order, found)
 
-    async def made_elsewhere(self, order: Order, intent_id: str) -> ToldRefunds:
-        """Every refund of the order's PaymentIntent that has no number of ours. See
-        `Gateway.list_refunds`."""
+    async def listed(self, order: Order, intent_id: str) -> ToldRefunds:
+        """Every refund of the order's PaymentIntent. See `Gateway.list_refunds`."""
         found = []
         wanted: RefundListParams = {"payment_intent": intent_id, "limit": _PAGE_SIZE}
         for _ in range(_MOST_PAGES):
             page = await self._page(wanted)
             for listed in page.data:
-                refund = read(RefundView, listed)
-                if not is_refund_id(refund.metadata.get(REFUND_NUMBER, "")):
-                    found.append(_foreign(order, intent_id, refund))
+                found.append(_foreign(order, intent_id, read(RefundView, listed)))
             if not page.has_more or not page.data:
                 return ToldRefunds(tuple(reversed(found)))
             wanted["starting_after"] = str(page.data[-1].get("id"))
@@ -194,7 +191,9 @@ def _foreign(order: Order, intent_id: str, refund: RefundView) -> ForeignRefund:
             "amount_mismatch",
             f"{refund.id}: Stripe reports {refund.amount} {order.currency} in its own units",
         )
-    return ForeignRefund(refund.id, amount, _observation(refund))
+    number = refund.metadata.get(REFUND_NUMBER, "")
+    our_number = number if is_refund_id(number) else None
+    return ForeignRefund(refund.id, amount, _observation(refund), our_number)
 
 
 def _observation(refund: RefundView) -> RefundObservation:

@@ -1,6 +1,7 @@
 """Alipay's gateway.do in public-key mode, for direct payments and agreements; a
 `sandbox.core.Provider`."""
 
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,15 +15,26 @@ from sandbox.alipay.gateway import Gateway, parameters_of, refusal
 from sandbox.alipay.merchant import AlipayMerchant
 from sandbox.alipay.notifications import RETRY_DELAYS, signed_message
 from sandbox.alipay.payer import AlipayPayer, order_lines
+from sandbox.alipay.refunds import Refunds
 from sandbox.alipay.signing_page import PAGE_PATH, AgreementParty, page_routes
 from sandbox.alipay.terms import PAGE, WAP
 from sandbox.alipay.trades import NAME, Trades
-from sandbox.core import Agreements, Keys, Merchant, OrderLine, Payer, Sandbox
+from sandbox.core import (
+    Agreements,
+    ControlRefused,
+    Keys,
+    Merchant,
+    OrderLine,
+    Payer,
+    Sandbox,
+    Wanted,
+)
 from sandbox.delivery import Message, WebhookRules
 from sandbox.numbers import digits
 
 __all__ = [
     "NAME",
+    "age",
     "agreements",
     "make_keys",
     "merchant",
@@ -102,6 +114,16 @@ def payer(sandbox: Sandbox) -> Payer:
 
 def merchant(sandbox: Sandbox) -> Merchant:
     return AlipayMerchant(sandbox, Trades(sandbox))
+
+
+def age(sandbox: Sandbox, wanted: Wanted, by: timedelta) -> dict[str, Any]:
+    trades = Trades(sandbox)
+    order = trades.of_payment(wanted.reference or "", wanted.attempt)
+    if order is None or order["trade"] is None:
+        raise ControlRefused(404, f"Alipay has no trade of {wanted.reference!r}")
+    with sandbox.book.transaction():
+        paid_at = Refunds(sandbox, trades).age(order, by)
+    return {"gateway": NAME, "reference": order["reference"], "paid_at": paid_at.isoformat()}
 
 
 def agreements(sandbox: Sandbox) -> Agreements:

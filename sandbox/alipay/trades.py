@@ -1,8 +1,8 @@
 """Trades and what comes before them: a code nobody has scanned, a page nobody has signed in to.
 
 WAIT_BUYER_PAY becomes TRADE_SUCCESS or TRADE_CLOSED; a full refund makes TRADE_CLOSED of
-TRADE_SUCCESS. Precreate, page, wap and app create nothing: the trade begins when the payer scans
-or signs in.
+TRADE_SUCCESS, and 365 days make TRADE_FINISHED of it, which is refunded no more. Precreate, page,
+wap and app create nothing: the trade begins when the payer scans or signs in.
 """
 
 import secrets
@@ -24,6 +24,9 @@ ORDER: Final = "alipay_order"
 WAITING: Final = "WAIT_BUYER_PAY"
 SUCCESS: Final = "TRADE_SUCCESS"
 CLOSED: Final = "TRADE_CLOSED"
+FINISHED: Final = "TRADE_FINISHED"
+
+REFUNDABLE_FOR: Final = timedelta(days=365)
 
 _CODE_LIFE: Final = timedelta(hours=2)
 
@@ -201,16 +204,22 @@ class Trades:
         if terms.differs_from(terms_of(order)):
             raise TradeError("CONTEXT_INCONSISTENT", "交易信息被篡改：与该订单号首次请求不一致")
         status = order["trade"]["status"] if order["trade"] else WAITING
-        if status == SUCCESS:
+        if status in (SUCCESS, FINISHED):
             raise TradeError("TRADE_HAS_SUCCESS", "交易已被支付")
         if status == CLOSED:
             raise TradeError("TRADE_HAS_CLOSE", "交易已经关闭")
 
 
 def as_of(order: Document, now: datetime) -> Document:
-    """The order as it stands then: an unpaid trade closes by itself at its deadline."""
+    """The order as it stands then: an unpaid trade closes by itself at its deadline, and a paid
+    one finishes once it can be refunded no more."""
     trade = order["trade"]
-    if trade is None or trade["status"] != WAITING:
+    if trade is None:
+        return order
+    if trade["status"] == SUCCESS:
+        is_over = now > datetime.fromisoformat(trade["paid_at"]) + REFUNDABLE_FOR
+        return order | {"trade": trade | {"status": FINISHED}} if is_over else order
+    if trade["status"] != WAITING:
         return order
     if now < datetime.fromisoformat(trade["deadline"]):
         return order

@@ -1,5 +1,6 @@
 """Stripe's lists, newest first, and the balance."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,6 +18,8 @@ from sandbox.stripe.parameters import LIST, check_known, read_integer
 from sandbox.stripe.setups import SETUP
 
 _CHUNK: Final = 100
+_SEARCH: Final = frozenset({"expand", "limit", "query"})
+_TERM: Final = re.compile(r'metadata\["(?P<name>[^"]+)"\]:"(?P<value>[^"]*)"')
 _KEPT: Final = (INTENT, METHOD, SETUP)
 """Kinds whose objects are kept with more than Stripe shows of them."""
 
@@ -41,6 +44,24 @@ class Lists:
 
     def intents(self, form: Form) -> Document:
         return self._page("/v1/payment_intents", INTENT, form, ("customer",))
+
+    def search_intents(self, form: Form) -> Document:
+        """Those with all of the metadata that the query names; of Stripe's query language it knows
+        `metadata["name"]:"value"` and AND, and unlike Stripe's, its index lags behind nothing."""
+        check_known(form, _SEARCH)
+        terms = [_TERM.fullmatch(term) for term in str(form.get("query", "")).split(" AND ")]
+        wanted = {term["name"]: term["value"] for term in terms if term is not None}
+        if len(wanted) != len(terms):
+            raise StripeError(400, "We were unable to parse your search query.", param="query")
+        paged = {name: value for name, value in form.items() if name != "query"}
+        page = self._page(
+            "/v1/payment_intents/search",
+            INTENT,
+            paged,
+            (),
+            lambda intent: wanted.items() <= intent["metadata"].items(),
+        )
+        return page | {"object": "search_result", "next_page": None}
 
     def charges(self, form: Form) -> Document:
         return self._page("/v1/charges", CHARGE, form, ("customer", "payment_intent"))

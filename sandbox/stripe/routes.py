@@ -40,6 +40,10 @@ def api_routes(sandbox: Sandbox, intents: Intents, calls: Calls) -> APIRouter:
     async def intents_page(request: Request) -> Response:
         return await calls.answer(request, "query", lambda call: lists.intents(call.form))
 
+    @router.get("/v1/payment_intents/search")
+    async def search(request: Request) -> Response:
+        return await calls.answer(request, "query", lambda call: lists.search_intents(call.form))
+
     @router.get("/v1/payment_intents/{intent_id}")
     async def retrieve(request: Request, intent_id: str) -> Response:
         return await calls.answer(

@@ -3,12 +3,22 @@
 
 import secrets
 import string
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter
 
 from sandbox import rsa
-from sandbox.core import Agreements, Keys, Merchant, OrderLine, Payer, Sandbox
+from sandbox.core import (
+    Agreements,
+    ControlRefused,
+    Keys,
+    Merchant,
+    OrderLine,
+    Payer,
+    Sandbox,
+    Wanted,
+)
 from sandbox.delivery import Message, WebhookRules
 from sandbox.wechatpay import xml
 from sandbox.wechatpay.contract_routes import contract_routes
@@ -18,10 +28,12 @@ from sandbox.wechatpay.notifications import RETRY_DELAYS, signed_message
 from sandbox.wechatpay.orders import Orders
 from sandbox.wechatpay.parameters import NAME
 from sandbox.wechatpay.payer import WechatPayer, h5_routes, order_lines
+from sandbox.wechatpay.refunds import Refunds
 from sandbox.wechatpay.signing_page import ContractParty, page_routes
 
 __all__ = [
     "NAME",
+    "age",
     "agreements",
     "make_keys",
     "merchant",
@@ -80,6 +92,16 @@ def payer(sandbox: Sandbox) -> Payer:
 
 def merchant(sandbox: Sandbox) -> Merchant:
     return WechatMerchant(sandbox, Orders(sandbox))
+
+
+def age(sandbox: Sandbox, wanted: Wanted, by: timedelta) -> dict[str, Any]:
+    orders = Orders(sandbox)
+    order = orders.of_payment(wanted.reference or "", wanted.attempt)
+    if order is None:
+        raise ControlRefused(404, f"WeChat Pay has no order of {wanted.reference!r}")
+    with sandbox.book.transaction():
+        paid_at = Refunds(sandbox, orders).age(order, by)
+    return {"gateway": NAME, "reference": order["reference"], "paid_at": paid_at.isoformat()}
 
 
 def agreements(sandbox: Sandbox) -> Agreements:

@@ -1,10 +1,14 @@
 """Refunds, told apart by out_refund_no. Accepted as PROCESSING, ended at once, told when ended.
 
+An order is refunded for 365 days after its payment, by 50 refunds at the most, a minute between
+any two. A repeat of one that was accepted is none of them.
+
 SUCCESS has given the money back. ABNORMAL keeps it for the payer until somebody repairs the refund
 at the merchant platform. CLOSED leaves it to the merchant, and a new number may ask again.
 """
 
 import re
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sandbox.book import Document
@@ -23,6 +27,10 @@ CLOSED: Final = "CLOSED"
 REFUND_STATUSES: Final = (SUCCESS, ABNORMAL, CLOSED)
 """How a refund can end."""
 
+REFUNDABLE_FOR: Final = timedelta(days=365)
+MOST_REFUNDS: Final = 50
+PAUSE: Final = timedelta(minutes=1)
+
 _KNOWN: Final = frozenset(
     """transaction_id out_trade_no out_refund_no reason notify_url amount funds_account
     goods_detail""".split()
@@ -38,8 +46,9 @@ class Refunds:
         self._book = sandbox.book
         self._orders = orders
 
-    def refund(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Give back, or tell of the refund that has this number. Inside a transaction."""
+    def refund(self, body: dict[str, Any], *, is_paced: bool = True) -> dict[str, Any]:
+        """Give back, or tell of the refund that has this number; not `is_paced`, without a pause
+        since the last one. Inside a transaction."""
         _check(body)
         before = self._book.get(REFUND_KIND, body["out_refund_no"])
         if before is not None:
@@ -48,6 +57,7 @@ class Refunds:
             return _fields(before, self._order(before["request"]), before["status"])
         order = self._order(body)
         _check_refundable(order, body["amount"])
+        self._check_limits(order, is_paced=is_paced)
         refund = {
             "request": body,
             "reference": split_number(order["number"])[0],
@@ -70,6 +80,20 @@ class Refunds:
         self._end(refund, order, SUCCESS)
         return _fields(refund, order, SUCCESS)
 
+    def age(self, order: Document, by: timedelta) -> datetime:
+        """Have the order be paid, and refunded, that much earlier; when it is paid by now. Inside a
+        transaction."""
+        if order["paid_at"] is None:
+            raise ControlRefused(409, f"{order['number']} is not paid")
+        for refund in self._of(order):
+            earlier = {name: _earlier(refund[name], by) for name in ("at", "ended_at")}
+            self._book.put(REFUND_KIND, refund["request"]["out_refund_no"], refund | earlier)
+        order |= {"paid_at": _earlier(order["paid_at"], by)}
+        self._book.put(ORDER, order["number"], order)
+        paid_at = datetime.fromisoformat(order["paid_at"])
+        self._book.age_charge(NAME, order["transaction_id"], paid_at)
+        return paid_at
+
     def find(self, number: str) -> dict[str, Any]:
         refund = self._book.get(REFUND_KIND, number)
         if refund is None:
@@ -86,6 +110,29 @@ class Refunds:
         if "notify_url" in request:
             told = _notification_fields(refund, order, self._sandbox)
             refund_notification(self._sandbox, order, request["notify_url"], told)
+
+    def _check_limits(self, order: Document, *, is_paced: bool) -> None:
+        """WeChat Pay's documents name no code for one refund too many; it is told like any other
+        rule of the business that a well-formed request breaks."""
+        now = self._sandbox.clock()
+        if now > datetime.fromisoformat(order["paid_at"]) + REFUNDABLE_FOR:
+            raise WechatError(400, "TRADE_OVERDUE", "订单已经超过可退款的最大期限")
+        accepted = self._of(order)
+        if sum(refund["status"] != CLOSED for refund in accepted) >= MOST_REFUNDS:
+            raise WechatError(400, "INVALID_REQUEST", f"订单部分退款次数超过{MOST_REFUNDS}次")
+        last = max((datetime.fromisoformat(refund["at"]) for refund in accepted), default=None)
+        if is_paced and last is not None and now < last + PAUSE:
+            raise WechatError(429, "FREQUENCY_LIMITED", "同一笔订单多次退款需间隔1分钟")
+
+    def _of(self, order: Document) -> list[Document]:
+        """The refunds of one order, in the order in which they were accepted."""
+        number, transaction_id = order["number"], order["transaction_id"]
+        return [
+            refund
+            for refund in self._book.find(REFUND_KIND, reference=order["reference"])
+            if refund["request"].get("out_trade_no", number) == number
+            and refund["request"].get("transaction_id", transaction_id) == transaction_id
+        ]
 
     def _order(self, request: dict[str, Any]) -> Document:
         transaction_id = request.get("transaction_id")
@@ -127,6 +174,10 @@ def _check_refundable(order: Document, amount: dict[str, Any]) -> None:
         raise WechatError(400, "REFUND_FEE_MISMATCH", "订单金额与首次请求不一致")
     if amount["refund"] > amount["total"] - order["refunded"]:
         raise WechatError(400, "INVALID_REQUEST", "退款金额大于可退金额")
+
+
+def _earlier(text: str, by: timedelta) -> str:
+    return (datetime.fromisoformat(text) - by).isoformat()
 
 
 def _fields(refund: Document, order: Document, status: str) -> dict[str, Any]:

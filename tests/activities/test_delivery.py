@@ -29,6 +29,7 @@ class Ended:
 
     def __init__(self) -> None:
         self.started: list[AfterInput] = []
+        self.told: list[GatewayReport] = []
 
     def get_workflow_handle(self, _: str) -> "Ended":
         return self
@@ -36,8 +37,11 @@ class Ended:
     async def signal(self, *_: Any, **__: Any) -> None:
         raise RPCError("it has ended", RPCStatusCode.NOT_FOUND, b"")
 
-    async def start_workflow(self, _: str, after: AfterInput, **__: Any) -> None:
+    async def start_workflow(
+        self, _: str, after: AfterInput, start_signal_args: list[GatewayReport], **__: Any
+    ) -> None:
         self.started.append(after)
+        self.told += start_signal_args
 
 
 @pytest.fixture
@@ -121,3 +125,37 @@ async def test_of_two_orders_the_other_may_have_been_paid_too(database: Database
     temporal = Ended()
     await Delivery(cast(Client, temporal), database).deliver(told("TRADE_SUCCESS"))
     assert temporal.started
+
+
+@pytest.mark.usefixtures("paid")
+async def test_a_refund_of_ours_that_the_record_lost_is_one_made_elsewhere(
+    database: Database,
+) -> None:
+    temporal = Ended()
+    entry = told("TRADE_SUCCESS.REFUND", refund_id="ref_01h455vb4pex5vsknk084sn03r")
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert temporal.started == [AfterInput(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY)]
+    assert [report.is_refund for report in temporal.told] == [True]
+
+
+class Running(Ended):
+    """Every workflow runs, and hears what it is told."""
+
+    async def signal(self, _: str, report: GatewayReport, **__: Any) -> None:
+        self.told.append(report)
+
+
+@pytest.mark.usefixtures("paid")
+async def test_a_process_whose_refund_the_record_lost_does_not_hide_it(database: Database) -> None:
+    """After a restore it goes on in Temporal, and has no row to write to."""
+    temporal = Running()
+    entry = told("TRADE_SUCCESS.REFUND", refund_id="ref_01h455vb4pex5vsknk084sn03r")
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert [report.is_refund for report in temporal.told] == [True]
+
+
+async def test_a_refund_of_nobody_s_payment_stays_unmatched(database: Database) -> None:
+    temporal = Ended()
+    entry = told("TRADE_SUCCESS.REFUND", refund_id="ref_01h455vb4pex5vsknk084sn03r")
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert temporal.started == []

@@ -9,7 +9,7 @@ from temporalio.exceptions import ApplicationError
 from activities.discovery import REFUNDED_ELSEWHERE, DiscoveryActivities
 from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
-from billing.errors import AnswerUntrusted, OutcomeUnknown
+from billing.errors import AnswerUntrusted, OutcomeUnknown, RefundExceedsPayment
 from billing.messages import (
     DiscoverRefunds,
     EndPayment,
@@ -38,8 +38,14 @@ FAILED = RefundObservation(RefundState.FAILED, "CLOSED")
 PROCESSING = RefundObservation(RefundState.PROCESSING, "PROCESSING")
 
 
-def told(number: str, amount: int, seen: RefundObservation = DONE) -> ForeignRefund:
-    return ForeignRefund(number, amount, seen)
+LOST = "ref_01h455vb4pex5vsknk084sn03r"
+"""The form of ours, and no row."""
+
+
+def told(
+    number: str, amount: int, seen: RefundObservation = DONE, our_number: str | None = None
+) -> ForeignRefund:
+    return ForeignRefund(number, amount, seen, our_number)
 
 
 @dataclass
@@ -110,6 +116,33 @@ async def test_recorded_once_whatever_is_repeated(desk: Desk) -> None:
         }
     assert {one.refund.cause for one in await desk.refunds()} == {RefundCause.ELSEWHERE}
     assert desk.gateway.hints == [[], ["r1", "r2"]], "what is known is asked about again"
+
+
+@pytest.mark.parametrize("is_named_so", [True, False], ids=["Alipay", "Stripe"])
+async def test_ours_are_not_made_elsewhere(desk: Desk, is_named_so: bool) -> None:
+    """A gateway that lists all lists ours, which their own process follows."""
+    ours = await desk.reserve(900)
+    listed = told(ours, 900) if is_named_so else told("re_1", 900, our_number=ours)
+    await desk.discover(ToldRefunds((listed, told("re_2", 100))))
+    [own, found] = sorted(await desk.refunds(), key=lambda one: -one.refund.amount)
+    assert (own.refund.id, own.refund.status) == (ours, RefundStatus.PENDING)
+    assert (found.refund.cause, found.refund.amount) == (RefundCause.ELSEWHERE, 100)
+
+
+@pytest.mark.parametrize("is_named_so", [True, False], ids=["Alipay", "Stripe"])
+async def test_one_with_a_number_of_ours_that_the_record_lost(
+    desk: Desk, is_named_so: bool
+) -> None:
+    """As after the database was restored: its money is gone, and must not go a second time."""
+    listed = told(LOST, AMOUNT) if is_named_so else told("re_1", AMOUNT, our_number=LOST)
+    for _ in range(2):
+        standing = await desk.discover(ToldRefunds((listed,)))
+        assert standing.payment.amount_refunded == AMOUNT
+    [found] = await desk.refunds()
+    assert found.refund.cause is RefundCause.ELSEWHERE
+    with pytest.raises(RefundExceedsPayment):
+        await desk.reserve(1)
+    assert await desk.attention() == []
 
 
 async def test_none_is_nothing(desk: Desk) -> None:
@@ -205,6 +238,23 @@ async def test_webhooks_name_what_is_asked_about(desk: Desk) -> None:
             )
     await desk.discover(ToldRefunds())
     assert desk.gateway.hints == [["r9"]]
+
+
+async def test_webhooks_name_what_the_record_lost(desk: Desk) -> None:
+    ours = await desk.reserve(900)
+    async with desk.database.begin() as work:
+        for refund in (ours, LOST):
+            await work.inbox.store(
+                GatewayName.ALIPAY,
+                f"event of {refund}",
+                "TRADE_SUCCESS.REFUND",
+                PAYMENT_ID,
+                b"{}",
+                NOW + timedelta(seconds=1),
+                refund_number=refund,
+            )
+    await desk.discover(ToldRefunds())
+    assert desk.gateway.hints == [[LOST]]
 
 
 async def test_money_that_was_to_be_returned_and_went_back_elsewhere(database: Database) -> None:

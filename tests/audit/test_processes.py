@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,6 +35,8 @@ class Processes:
     database: Database
     clean: CleanRecord
     started: list[str] = field(default_factory=list)
+    information: list[str] = field(default_factory=list)
+    """What the last look told beside what was broken."""
 
     async def start(
         self,
@@ -75,7 +77,8 @@ class Processes:
                 client=self.client,
             )
         )
-        return [(finding.promise, finding.subject, finding.what) for finding in report.findings]
+        self.information = report.information()
+        return [(finding.promise, finding.subject, finding.what) for finding in report.violations]
 
     async def broken(self) -> list[tuple[int, str]]:
         return [(promise, subject) for promise, subject, _ in await self.findings()]
@@ -124,6 +127,55 @@ async def test_an_ended_payment_that_may_still_be_paid(processes: Processes, pla
     assert await processes.broken() == [(5, canceled)]
     await processes.start(canceled)
     assert await processes.broken() == []
+
+
+class TestAnOrderWithoutARow:
+    LOST = "pay_01k0000000000000000000000x"
+    BEGUN = "pay_01k0000000000000000000000y"
+
+    async def claim(
+        self, processes: Processes, payment_id: str = LOST, *, is_answered: bool = False
+    ) -> None:
+        async with processes.database.begin() as work:
+            await work.claims.claim(
+                application="shop",
+                key="lost",
+                fingerprint="f",
+                command="create",
+                object_id=payment_id,
+                request=b"{}",
+                now=datetime.now(UTC) - timedelta(hours=1),
+            )
+            if is_answered:
+                await work.claims.store_answer(
+                    application="shop", key="lost", status=201, body=b"{}"
+                )
+
+    async def test_that_never_began_is_information(self, processes: Processes) -> None:
+        await self.claim(processes)
+        assert await processes.broken() == []
+        [told] = processes.information
+        assert told.startswith(f"{self.LOST}: it was claimed")
+
+    @pytest.mark.parametrize("is_over", [False, True])
+    async def test_that_began_is_broken(self, processes: Processes, is_over: bool) -> None:
+        """Its application may have been told that it is under way."""
+        await self.claim(processes, self.BEGUN)
+        handle = await processes.client.start_workflow(
+            PAYMENT_WORKFLOW, id=self.BEGUN, task_queue=QUEUE_WITHOUT_WORKERS
+        )
+        if is_over:
+            await handle.terminate()
+        try:
+            assert await processes.broken() == [(6, self.BEGUN)]
+            assert processes.information == []
+        finally:
+            with contextlib.suppress(RPCError):
+                await handle.terminate()
+
+    async def test_that_was_answered_is_broken(self, processes: Processes) -> None:
+        await self.claim(processes, is_answered=True)
+        assert await processes.broken() == [(6, self.LOST)]
 
 
 async def test_a_payment_of_this_minute_may_be_on_its_way_to_temporal(

@@ -50,6 +50,19 @@ async def test_the_sandbox_s_book_and_the_gateways_answers_agree(house: House) -
         await house.command(payment_id, "cancel")
 
 
+@pytest.mark.parametrize("gateway", METHODS)
+async def test_what_was_given_back_is_counted_once(house: House, gateway: str) -> None:
+    """Whether a gateway lists ours as well, or is asked about each."""
+    payment = await house.take(gateway)
+    answer = await house.post_refund(payment["id"], amount=900)
+    await house.until_refund(answer.json()["id"])
+    await house.sandbox.refund(gateway, payment["id"], amount=500)
+    await house.until(payment["id"], lambda now: now["amount_refunded"] == 1400)
+    truth = GatewayQueryTruth(house.gateways, house.database, [payment["id"]])
+    [charge] = await truth.charges()
+    assert charge.refunded_minor == 1400
+
+
 async def test_who_gives_no_answer_is_not_compared(house: House) -> None:
     payment = await house.create("wechatpay")
     await house.pay(payment)

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import make_url, select, update
 from typer.testing import CliRunner, Result
 
 from audit.report import PROMISES
@@ -20,8 +22,9 @@ from embedded.launch import free_port
 from embedded.options import PROJECT
 from embedded.postgres import PostgresServer
 from embedded.temporal import TemporalServer
-from storage.tables import reviews
+from storage.tables import idempotency_claims, reviews
 from tests.deploy.compose import make_namespace
+from tests.end_to_end.claims import claimed
 from tests.fixtures.database import DatabaseUrls
 from tests.fixtures.house import METHODS, House, open_house
 
@@ -133,6 +136,28 @@ class TestDoctor:
         assert done.exit_code == 1
         assert "everbill doctor: TEMPORAL_NAMESPACE" in done.output
         assert "promise" not in done.output
+
+    async def test_an_order_that_was_claimed_and_never_begun_is_information(
+        self, house: House
+    ) -> None:
+        """Its API died in between: nothing was asked of anybody, and a repeat is safe."""
+        key = secrets.token_hex(16)
+        payment_id = await claimed(house, "stripe", key)
+        async with house.database.begin() as work:
+            await work.connection.execute(
+                update(idempotency_claims)
+                .where(idempotency_claims.c.object_id == payment_id)
+                .values(created_at=datetime.now(UTC) - timedelta(minutes=5))
+            )
+        done = await everbill(house, "doctor")
+        assert done.exit_code == 0, done.output
+        assert f"for information: {payment_id}: it was claimed" in done.output
+        assert done.output.count("yes") == len(PROMISES)
+        answer = await house.post_create("stripe", key=key)
+        assert (answer.status_code, answer.json()["id"]) == (201, payment_id)
+        done = await everbill(house, "doctor")
+        assert (done.exit_code, payment_id in done.output) == (0, False)
+        await house.command(payment_id, "cancel")
 
     async def test_a_guard_that_was_switched_off(self, house: House, tamper: Tamper) -> None:
         switch = "ALTER TABLE ledger_postings {} TRIGGER ledger_postings_append_only"

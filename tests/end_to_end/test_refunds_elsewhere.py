@@ -1,12 +1,16 @@
 """Money given back, and orders closed, at the gateway's own dashboard: noticed and recorded."""
 
 import asyncio
+import secrets
+import time
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from billing.identifiers import REFUND, make_id
 from billing.payment import GatewayName
 from billing.refund import RefundCause, RefundStatus
 from gateways.gateway import Order, RefundObservation, RefundOrder, RefundState, ToldRefunds
@@ -56,6 +60,32 @@ async def test_noticed_by_webhook(house: House, gateway: str, amount: int) -> No
     assert (shown["cause"], shown["amount"]) == ("elsewhere", amount)
     too_much = await house.post_refund(payment["id"], amount=2901 - amount)
     assert (too_much.status_code, too_much.json()["code"]) == (409, "refund_exceeds_payment")
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+async def test_one_of_ours_that_the_record_does_not_have(house: House, gateway: str) -> None:
+    """As after the database was restored: the gateway made it under a number of ours."""
+    payment = await take_and_end(house, gateway)
+    [receipt] = await house.receipts(payment["id"])
+    lost = RefundOrder(
+        number=make_id(REFUND, time.time_ns() // 1_000_000, secrets.token_bytes(10)),
+        payment_number=payment["id"],
+        payment_reference=receipt.gateway_reference,
+        paid_minor=2900,
+        amount_minor=900,
+        currency=payment["currency"],
+        reason="before the restore",
+        created_at=datetime.now(UTC),
+    )
+    await house.gateways[GatewayName(gateway)].refund(lost)
+    await until_refunded(house, payment["id"], 900)
+    await house.command(payment["id"], "refresh")
+    [record] = await refunds_of(house, payment["id"])
+    assert (record.refund.cause, record.refund.amount) == (RefundCause.ELSEWHERE, 900)
+    assert record.refund.status is RefundStatus.SUCCEEDED
+    too_much = await house.post_refund(payment["id"], amount=2001)
+    assert (too_much.status_code, too_much.json()["code"]) == (409, "refund_exceeds_payment")
+    assert await attention_to(house, payment["id"]) == []
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from billing.errors import AnswerUntrusted, BalanceInsufficient, OutcomeUnknown
+from billing.errors import AnswerUntrusted, BalanceInsufficient, GatewayThrottled, OutcomeUnknown
 from billing.identifiers import PAYMENT, REFUND, make_id
 from billing.payment import GatewayName, PaymentMethod
 from gateways.gateway import Gateway, ObservedState, Opened, Order, RefundOrder, RefundState
@@ -111,6 +111,7 @@ async def test_no_more_than_was_paid_is_given_back(
 ) -> None:
     order, refund = await paid(gateway, sandbox)
     await gateway.refund(replace(refund, amount_minor=2000))
+    await sandbox.age("alipay", order.payment_id, 3)
     others = replace(refund, number=some_id(REFUND))
     refused = await gateway.refund(replace(others, amount_minor=906))
     assert (refused.state, refused.status) == (RefundState.FAILED, "REFUND_AMT_NOT_EQUAL_TOTAL")
@@ -194,3 +195,30 @@ async def test_a_status_nobody_knows_is_not_guessed_at(
     await sandbox.fault("alipay", "refund_query", "unknown_status", reference=order.payment_id)
     assert (await gateway.query_refund(refund)).state is RefundState.UNRECOGNISED
     assert (await gateway.query_refund(refund)).state is RefundState.SUCCEEDED
+
+
+class TestLimits:
+    async def test_too_soon_after_another_it_is_asked_for_again(
+        self, gateway: Gateway, sandbox: SandboxProcess
+    ) -> None:
+        order, first = await paid(gateway, sandbox)
+        await gateway.refund(first)
+        second = replace(first, number=some_id(REFUND))
+        with pytest.raises(GatewayThrottled, match="USER_RATE_LIMIT"):
+            await gateway.refund(second)
+        assert await given_back(sandbox) == 905
+        assert (await gateway.query_refund(second)).state is RefundState.ABSENT
+        await sandbox.age("alipay", order.payment_id, 3)
+        assert (await gateway.refund(second)).state is RefundState.SUCCEEDED
+        assert await given_back(sandbox) == 1810
+
+    async def test_a_finished_trade_is_paid_and_refunded_no_more(
+        self, gateway: Gateway, sandbox: SandboxProcess
+    ) -> None:
+        order, refund = await paid(gateway, sandbox)
+        await sandbox.age("alipay", order.payment_id, 366 * 86_400)
+        refused = await gateway.refund(refund)
+        assert (refused.state, refused.status) == (RefundState.FAILED, "TRADE_HAS_FINISHED")
+        assert await given_back(sandbox) == 0
+        seen = await gateway.query(order)
+        assert (seen.state, seen.status) == (ObservedState.PAID, "TRADE_FINISHED")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,6 +16,7 @@ from billing.errors import (
 )
 from billing.payment import ClientSecret, DeclineClass, PaymentMethod
 from gateways.gateway import ObservedState
+from gateways.mandates import Mandate
 from gateways.stripe.adapter import StripeGateway
 from gateways.stripe.connection import connect
 from tests.gateways.parties import EXPIRES_AT, NOW, make_order
@@ -134,12 +135,56 @@ async def test_an_order_is_found_pages_down(gateway: StripeGateway, scripted: St
     assert first["expand[0]"] == "data.latest_charge"
 
 
-async def test_an_order_that_may_be_further_down_is_not_absent(
-    gateway: StripeGateway, scripted: Stripe
-) -> None:
-    scripted.answers = [page(intent(metadata={}), has_more=True) for _ in range(20)]
-    with pytest.raises(OutcomeUnknown, match="there are more"):
-        await gateway.query(ORDER)
+class TestMoreThanCanBeLookedThrough:
+    """Search is asked then: what it finds is there, and what it does not find may be, for a day."""
+
+    @staticmethod
+    def script(stripe: Stripe, *found: dict[str, Any]) -> None:
+        stripe.answers = [page(intent(metadata={}), has_more=True) for _ in range(20)]
+        stripe.answers.append(ok({"object": "search_result", "data": found, "has_more": False}))
+
+    async def test_what_search_finds_is_it(self, gateway: StripeGateway, scripted: Stripe) -> None:
+        stranger = intent(id="pi_other", metadata={"payment_id": ORDER.payment_id, "attempt": "2"})
+        self.script(scripted, stranger, intent())
+        scripted.answers.append(ok(paid()))
+        seen = await gateway.query(ORDER)
+        assert (seen.state, seen.reference) == (ObservedState.PAID, INTENT_ID)
+        assert scripted.calls[-2:] == [
+            "GET /v1/payment_intents/search",
+            f"GET /v1/payment_intents/{INTENT_ID}",
+        ]
+        assert scripted.form(-2)["query"] == (
+            f'metadata["payment_id"]:"{ORDER.payment_id}" AND metadata["attempt"]:"1"'
+        )
+
+    @pytest.mark.parametrize(
+        "moment", [NOW, EXPIRES_AT + timedelta(minutes=1), EXPIRES_AT + timedelta(days=1)]
+    )
+    async def test_what_it_does_not_find_may_only_be_new(
+        self, gateway: StripeGateway, scripted: Stripe, clock: Clock, moment: datetime
+    ) -> None:
+        clock.now = moment
+        self.script(scripted)
+        with pytest.raises(OutcomeUnknown, match="there are more"):
+            await gateway.query(ORDER)
+
+    async def test_after_a_day_it_was_never_placed(
+        self, gateway: StripeGateway, scripted: Stripe, clock: Clock
+    ) -> None:
+        clock.now = EXPIRES_AT + timedelta(days=1, minutes=5)
+        self.script(scripted)
+        assert (await gateway.query(ORDER)).state is ObservedState.DEAD
+
+    async def test_a_charge_may_be_made_at_any_time(
+        self, gateway: StripeGateway, scripted: Stripe, clock: Clock
+    ) -> None:
+        """It is asked for past its expiry too, so that no silence ever says that it was not."""
+        clock.now = EXPIRES_AT + timedelta(days=30)
+        self.script(scripted)
+        mandate = Mandate("pm_1", "pm_1", customer_reference="cus_1")
+        charge = make_order(PaymentMethod.SAVED, currency="USD", mandate=mandate)
+        with pytest.raises(OutcomeUnknown, match="there are more"):
+            await gateway.query(charge)
 
 
 async def test_an_order_never_placed_is_absent_and_dead_once_over(

@@ -1,4 +1,4 @@
-"""Refunds that Stripe knows of and we have not asked for, against scripted answers."""
+"""Refunds that Stripe lists, ours and those we have not asked for, against scripted answers."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -40,7 +40,7 @@ async def gateway(scripted: Stripe) -> AsyncIterator[StripeGateway]:
         yield gateway
 
 
-async def test_those_without_a_number_of_ours_oldest_first(
+async def test_all_with_our_number_where_they_have_one_oldest_first(
     gateway: StripeGateway, scripted: Stripe
 ) -> None:
     scripted.answers = [
@@ -56,6 +56,9 @@ async def test_those_without_a_number_of_ours_oldest_first(
         (
             ForeignRefund(
                 "re_1", 900, RefundObservation(RefundState.SUCCEEDED, "succeeded", "re_1")
+            ),
+            ForeignRefund(
+                "re_2", 900, RefundObservation(RefundState.SUCCEEDED, "succeeded", "re_2"), OURS
             ),
             ForeignRefund(
                 "re_3", 100, RefundObservation(RefundState.PROCESSING, "pending", "re_3")

@@ -80,6 +80,20 @@ async def test_a_paid_order_is_found_by_either_number(
     assert seen == await gateway.query(order)
 
 
+async def test_an_order_among_too_many_is_found_by_search(
+    gateway: Gateway, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateways.stripe.intents.MOST_PAGES", 0)
+    order, another = new_order(), new_order()
+    outcome = await opened(gateway, order)
+    await sandbox.pay(gateway="stripe", next_action=outcome.next_action.model_dump())
+    seen = await gateway.query(order)
+    assert (seen.state, seen.reference) == (ObservedState.PAID, outcome.reference)
+    assert seen == await gateway.query(seen_again(order, outcome))
+    with pytest.raises(OutcomeUnknown, match="search"):
+        await gateway.query(another)
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [

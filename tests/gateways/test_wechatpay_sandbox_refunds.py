@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -114,8 +114,9 @@ async def test_a_refund_is_accepted_done_and_told_of(
 async def test_no_more_than_was_paid_is_given_back(
     gateway: Gateway, sandbox: SandboxProcess
 ) -> None:
-    _, refund = await paid(gateway, sandbox)
+    order, refund = await paid(gateway, sandbox)
     await gateway.refund(replace(refund, amount_minor=2000))
+    await sandbox.age("wechatpay", order.payment_id, 60)
     others = replace(refund, number=some_id(REFUND))
     refused = await gateway.refund(replace(others, amount_minor=906))
     assert (refused.state, refused.status) == (RefundState.FAILED, "INVALID_REQUEST")
@@ -196,3 +197,38 @@ async def test_a_closed_refund_has_failed(gateway: Gateway, sandbox: SandboxProc
     closed = await gateway.refund(refund)
     assert (closed.state, closed.status) == (RefundState.FAILED, "CLOSED")
     assert await given_back(sandbox) == 0
+
+
+class TestLimits:
+    async def test_too_soon_after_another_it_is_asked_for_again(
+        self, gateway: Gateway, sandbox: SandboxProcess
+    ) -> None:
+        order, first = await paid(gateway, sandbox)
+        await gateway.refund(first)
+        second = replace(first, number=some_id(REFUND))
+        with pytest.raises(OutcomeUnknown, match="FREQUENCY_LIMITED"):
+            await gateway.refund(second)
+        assert await given_back(sandbox) == 905
+        assert (await gateway.query_refund(second)).state is RefundState.ABSENT
+        await sandbox.age("wechatpay", order.payment_id, 60)
+        assert (await gateway.refund(second)).state is RefundState.PROCESSING
+        assert await given_back(sandbox) == 1810
+
+    async def test_one_too_many_is_refused(self, gateway: Gateway, sandbox: SandboxProcess) -> None:
+        order, refund = await paid(gateway, sandbox)
+        for _ in range(50):
+            await sandbox.refund("wechatpay", order.payment_id, amount=1)
+        await sandbox.age("wechatpay", order.payment_id, 60)
+        refused = await gateway.refund(refund)
+        assert (refused.state, refused.status) == (RefundState.FAILED, "INVALID_REQUEST")
+        assert await given_back(sandbox) == 50
+
+    async def test_one_too_late_is_refused(self, gateway: Gateway, sandbox: SandboxProcess) -> None:
+        order, refund = await paid(gateway, sandbox)
+        await sandbox.age("wechatpay", order.payment_id, 366 * 86_400)
+        refused = await gateway.refund(refund)
+        assert (refused.state, refused.status) == (RefundState.FAILED, "TRADE_OVERDUE")
+        assert await given_back(sandbox) == 0
+        seen = await gateway.query(order)
+        assert seen.receipt is not None
+        assert seen.receipt.paid_at < datetime.now(UTC) - timedelta(days=365)

@@ -124,6 +124,23 @@ async def test_a_paid_intent_is_neither_canceled_nor_paid_again(
     assert len(await sandbox.charges()) == 1
 
 
+async def test_search_finds_by_all_of_the_metadata_named(client: stripe.StripeClient) -> None:
+    async def found(query: str) -> list[str]:
+        page = await client.v1.payment_intents.search_async({"query": query})
+        return [intent.id for intent in page.data]
+
+    first = await open_order(client)
+    metadata = {"payment_id": "pay_01", "attempt": "2"}
+    second = await client.v1.payment_intents.create_async({**ORDER, "metadata": metadata})
+    of_payment = 'metadata["payment_id"]:"pay_01"'
+
+    assert await found(of_payment) == [second.id, first.id]
+    assert await found(f'{of_payment} AND metadata["attempt"]:"1"') == [first.id]
+    assert await found(f'{of_payment} AND metadata["attempt"]:"3"') == []
+    with pytest.raises(stripe.InvalidRequestError, match="search query"):
+        await found("status:'succeeded'")
+
+
 async def test_lists_go_newest_first_and_page_by_page(client: stripe.StripeClient) -> None:
     made = [(await open_order(client)).id for _ in range(5)]
 

@@ -83,6 +83,7 @@ async def test_refunds_are_told_as_the_trades_state(
     for number, amount in (("r1", "9.00"), ("r2", "20.00")):
         business = {"out_trade_no": NUMBER, "refund_amount": amount, "out_request_no": number}
         await merchant.call("alipay.trade.refund", business)
+        await sandbox.age("alipay", NUMBER, 3)
 
     told = [merchant.read_notification((await receiver.next()).body) for _ in range(3)]
 

@@ -25,6 +25,7 @@ async def ask(merchant: Merchant, number: str) -> dict[str, Any]:
 
 async def test_partial_refunds_add_up(paid: Merchant, sandbox: SandboxProcess) -> None:
     first = await refund(paid, "9.00", "r1")
+    await sandbox.age("alipay", NUMBER, 3)
     second = await refund(paid, "10.5", "r2")
 
     assert (first.node["refund_fee"], first.node["fund_change"]) == ("9.00", "Y")
@@ -58,6 +59,7 @@ async def test_without_a_number_it_is_the_orders_own(paid: Merchant) -> None:
 async def test_a_full_refund_closes_the_trade(paid: Merchant, sandbox: SandboxProcess) -> None:
     await refund(paid, "28.99", "r1")
     too_much = await refund(paid, "0.02", "r2")
+    await sandbox.age("alipay", NUMBER, 3)
     await refund(paid, "0.01", "r3")
 
     told = await paid.query()
@@ -146,3 +148,56 @@ async def test_a_lie_about_a_refund_is_signed(
 
     assert {name: lie[name] for name in changed} == changed
     assert (await ask(paid, "r1")).items() & changed.items() == set()
+
+
+class TestLimits:
+    async def test_three_seconds_lie_between_two_refunds(
+        self, paid: Merchant, sandbox: SandboxProcess
+    ) -> None:
+        await refund(paid, "9.00", "r1")
+        too_soon = await refund(paid, "5.00", "r2")
+        unknown = await ask(paid, "r2")
+        again = await refund(paid, "9.00", "r1")
+        await sandbox.age("alipay", NUMBER, 3)
+        in_time = await refund(paid, "5.00", "r2")
+
+        assert (too_soon.node["code"], too_soon.node["sub_code"]) == (
+            "40004",
+            "ACQ.USER_RATE_LIMIT",
+        )
+        assert too_soon.is_signed
+        assert "refund_status" not in unknown
+        assert (again.node["fund_change"], in_time.node["fund_change"]) == ("N", "Y")
+        assert [charge["refunded"] for charge in await sandbox.charges()] == [1400]
+
+    async def test_a_trade_finishes_365_days_after_its_payment(
+        self, paid: Merchant, sandbox: SandboxProcess
+    ) -> None:
+        [before] = await sandbox.charges()
+        aged = await sandbox.age("alipay", NUMBER, 365 * 86_400 - 30)
+        on_the_last_day = await refund(paid, "9.00", "r1")
+        status = (await paid.query()).node["trade_status"]
+        await sandbox.age("alipay", NUMBER, 60)
+        too_late = await refund(paid, "9.00", "r2")
+        canceled = await paid.call("alipay.trade.cancel", {"out_trade_no": NUMBER})
+        finished = (await paid.query()).node
+
+        assert aged["paid_at"] < before["paid_at"]
+        assert (on_the_last_day.node["fund_change"], status) == ("Y", "TRADE_SUCCESS")
+        assert too_late.node["sub_code"] == "ACQ.TRADE_HAS_FINISHED"
+        assert canceled.node["sub_code"] == "ACQ.TRADE_HAS_FINISHED"
+        assert (finished["trade_status"], finished["total_amount"]) == ("TRADE_FINISHED", "29.00")
+        assert (await ask(paid, "r1"))["refund_status"] == "REFUND_SUCCESS"
+        assert [charge["refunded"] for charge in await sandbox.charges()] == [900]
+
+    async def test_only_what_was_paid_has_an_age(
+        self, merchant: Merchant, sandbox: SandboxProcess
+    ) -> None:
+        wanted = {"gateway": "alipay", "reference": NUMBER, "seconds": 3}
+        nothing = await sandbox.control.post("/control/age", json=wanted)
+        made = await merchant.precreate()
+        code = {"type": "qr_code", "code_url": made.node["qr_code"]}
+        await sandbox.decline(gateway="alipay", next_action=code)
+        unpaid = await sandbox.control.post("/control/age", json=wanted)
+
+        assert (nothing.status_code, unpaid.status_code) == (404, 409)

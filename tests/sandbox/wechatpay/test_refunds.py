@@ -47,7 +47,10 @@ async def test_a_repeated_refund_moves_no_money(paid: Merchant, sandbox: Sandbox
 
 
 async def test_no_more_than_was_paid_goes_back(paid: Merchant, sandbox: SandboxProcess) -> None:
-    ids = [(await refund(paid, 1450, f"r{n}")).fields["refund_id"] for n in range(2)]
+    ids = []
+    for number in ("r1", "r2"):
+        ids.append((await refund(paid, 1450, number)).fields["refund_id"])
+        await sandbox.age("wechatpay", NUMBER, 60)
 
     too_much = await refund(paid, 1, "r3")
     mismatch = await refund(paid, 1, "r4", amount={"refund": 1, "total": 2901, "currency": "CNY"})
@@ -82,6 +85,7 @@ async def test_a_refund_ends_as_the_payer_can_take_it(
     accepted = await refund(merchant, 900)
     ended = await merchant.call("GET", f"{PATH}/r1")
     again = await refund(merchant, 900)
+    await sandbox.age("wechatpay", NUMBER, 60)
     too_much = await refund(merchant, rest + 1, "r2")
     others = await refund(merchant, rest, "r3")
 
@@ -202,3 +206,66 @@ async def test_a_lie_about_a_refund_is_signed(
     assert told.is_signed
     assert {**told.fields, **told.fields["amount"]}[place] == lie
     assert {**after.fields, **after.fields["amount"]}[place] != lie
+
+
+class TestLimits:
+    async def test_a_minute_lies_between_two_refunds(
+        self, paid: Merchant, sandbox: SandboxProcess
+    ) -> None:
+        await refund(paid, 900)
+        too_soon = await refund(paid, 500, "r2")
+        unknown = await paid.call("GET", f"{PATH}/r2")
+        again = await refund(paid, 900)
+        await sandbox.age("wechatpay", NUMBER, 57)
+        still_too_soon = await refund(paid, 500, "r2")
+        await sandbox.age("wechatpay", NUMBER, 3)
+        in_time = await refund(paid, 500, "r2")
+
+        for refused in (too_soon, still_too_soon):
+            assert (refused.status, refused.fields["code"]) == (429, "FREQUENCY_LIMITED")
+            assert refused.is_signed
+        assert unknown.status == 404
+        assert (again.status, in_time.status) == (200, 200)
+        assert [charge["refunded"] for charge in await sandbox.charges()] == [1400]
+
+    async def test_fifty_and_no_more(self, paid: Merchant, sandbox: SandboxProcess) -> None:
+        for _ in range(49):
+            await sandbox.refund("wechatpay", NUMBER, amount=1)
+        await sandbox.age("wechatpay", NUMBER, 60)
+        last = await refund(paid, 1, "r50")
+        await sandbox.age("wechatpay", NUMBER, 60)
+        one_more = await refund(paid, 1, "r51")
+        repeated = await refund(paid, 1, "r50")
+
+        assert (last.status, repeated.status) == (200, 200)
+        assert (one_more.status, one_more.fields["code"]) == (400, "INVALID_REQUEST")
+        assert [charge["refunded"] for charge in await sandbox.charges()] == [50]
+
+    async def test_until_365_days_after_the_payment(
+        self, paid: Merchant, sandbox: SandboxProcess
+    ) -> None:
+        [before] = await sandbox.charges()
+        aged = await sandbox.age("wechatpay", NUMBER, 365 * 86_400 - 30)
+        on_the_last_day = await refund(paid, 900)
+        await sandbox.age("wechatpay", NUMBER, 60)
+        too_late = await refund(paid, 900, "r2")
+        done = await paid.call("GET", f"{PATH}/r1")
+
+        assert aged["reference"] == NUMBER
+        assert aged["paid_at"] < before["paid_at"]
+        assert (on_the_last_day.status, done.fields["status"]) == (200, "SUCCESS")
+        assert (too_late.status, too_late.fields["code"]) == (400, "TRADE_OVERDUE")
+        assert [charge["refunded"] for charge in await sandbox.charges()] == [900]
+
+    async def test_only_what_was_paid_has_an_age(
+        self, merchant: Merchant, sandbox: SandboxProcess
+    ) -> None:
+        wanted = {"gateway": "wechatpay", "reference": NUMBER, "seconds": 60}
+        nothing = await sandbox.control.post("/control/age", json=wanted)
+        await merchant.scan()
+        unpaid = await sandbox.control.post("/control/age", json=wanted)
+        younger = await sandbox.control.post("/control/age", json={**wanted, "seconds": -1})
+        no_limits = await sandbox.control.post("/control/age", json={**wanted, "gateway": "stripe"})
+
+        assert (nothing.status_code, unpaid.status_code) == (404, 409)
+        assert (younger.status_code, no_limits.status_code) == (422, 422)
