@@ -170,5 +170,5 @@ async def _joined(
         payment=payment,
         signature=signature,
         ends_at=record.standing.ends_at,
-        next_at=record.next_at,
+        next_at=record.next_at or record.standing.taken_at,
     )

@@ -141,6 +141,12 @@ class SubscriptionStanding(Message):
         return self.charge is not None and end is not None and end.status is PaymentStatus.SUCCEEDED
 
     @property
+    def taken_at(self) -> datetime | None:
+        """When what is paid ahead takes effect; None where nothing is."""
+        is_coming = self.is_paid_ahead and not self.subscription.status.is_terminal
+        return self.charge.decision.effective_at if self.charge and is_coming else None
+
+    @property
     def is_forgone(self) -> bool:
         """Whether the payment under way is to be closed: one by hand that is not known to be made,
         for a period that its customer wants no more. What is charged to a saved method may be taken

@@ -5,6 +5,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
+from billing.identifiers import mandate_number
 from tests.api import saving
 from tests.api.conftest import Shop
 from tests.api.subscribing import (
@@ -66,15 +67,10 @@ async def test_while_a_window_is_waited_for_it_ends_at_once(shop: Shop, told: Sh
     user_id = f"user_{secrets.token_hex(6)}"
     subscription = await active(shop, user_id=user_id)
     end = end_of(subscription)
-    method = await saving.active(
-        shop,
-        told,
-        gateway="alipay",
-        user_id=user_id,
-        most=9900,
-        every_months=1,
-        first_charge_on=(end + 12 * DAY).date().isoformat(),
-    )
+    day = (end + 12 * DAY).date()
+    terms = {"most": 9900, "every_months": 1, "first_charge_on": day.isoformat()}
+    method = await saving.active(shop, told, gateway="alipay", user_id=user_id, **terms)
+    saving.payers(shop, "alipay").days[mandate_number(method["id"])] = day
     body = {"gateway": "alipay", "payment_method_id": method["id"]}
     await commanded(shop, subscription, "method", **body)
     found = await advance_to(shop, subscription, end + DAY)
@@ -129,6 +125,7 @@ async def test_paid_ahead_it_ends_with_what_is_paid(shop: Shop) -> None:
     found = await commanded(shop, subscription, "cancel")
     assert (found["cancel_at_period_end"], end_of(found)) == (True, end)
     assert datetime.fromisoformat(found["ends_at"]) == next_end
+    assert datetime.fromisoformat(found["next_at"]) == end
     assert await granted(shop, found) == ("BASIC", "ending", next_end)
     ahead = [("renewal", end, 0), ("cancellation", next_end, 0)]
     assert await forecast(shop, found) == ahead
