@@ -135,7 +135,7 @@ class Life:
         chance, found = self.chance, self.standing.subscription
         if self.standing.charge is not None and chance.random() < 0.6:
             # Little else is taken then.
-            return chance.choice([CancelSubscription(), ResumeSubscription()])
+            return CancelSubscription() if chance.random() < 0.5 else ResumeSubscription()
         commands: list[SubscriptionCommand] = [
             CancelSubscription(at_period_end=chance.random() < 0.8),
             CancelSubscription(at_period_end=False, refund=True),
