@@ -86,7 +86,7 @@ class Life:
             self.chance.choice([None] * 12 + [self.script.waits] * 3 + [HARD])
         )
         self.script.outcomes.extend(
-            self.chance.choice([None] * 6 + [self.script.waits] * 2 + [SOFT, SOFT, HARD])
+            self.chance.choice([None] * 7 + [self.script.waits, SOFT, SOFT, HARD])
             for _ in range(CHARGES)
         )
         self.steps = self.chance.randint(20, 50)
@@ -149,9 +149,9 @@ class Life:
             # Its answer is lost on the way, and it is asked for again.
             self.script.forgets.add("write")
         is_awaited = charge is not None and self.model.end is None
-        if is_awaited and roll < 0.2:
+        if is_awaited and roll < 0.1:
             await self._command(self._ending_command())
-        elif charge is not None and is_awaited and roll < 0.7:
+        elif charge is not None and is_awaited and roll < 0.6:
             await self._payer_acts(charge)
         elif roll < 1 - self.busy:
             await self._jump()
