@@ -154,7 +154,13 @@ async def shown(
     if answer.payment_id is None:
         told = await details(request, subscription_id, caller.application)
     else:
-        told = await details_with(request, subscription_id, caller.application, answer.payment_id)
+        told = await details_with(
+            request,
+            subscription_id,
+            caller.application,
+            answer.payment_id,
+            is_leaving=answer.subscription.cancel_at_period_end,
+        )
     return Answer(status_code, told.model_dump_json().encode())
 
 

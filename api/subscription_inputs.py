@@ -75,7 +75,9 @@ class Subscribe(_ByHand):
 
 
 class CancelInput(StrictInput):
-    at_period_end: bool = True
+    at_period_end: bool = Field(
+        default=True, description="With the period that is paid for, and at once where that is over"
+    )
     refund: bool = Field(
         default=False, description="Give back what is left of the period; with `at_period_end` off"
     )

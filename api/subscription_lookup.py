@@ -36,12 +36,15 @@ _PAUSE_SECONDS: Final = 0.1
 class SubscriptionDetails(Subscription):
     """A subscription, the payment that it waits for, and when something happens by itself.
 
-    `signature` is the saved method that the payer is asked to sign where theirs may not be charged
-    what the plan costs: once it is active, it takes the old one's place by itself.
+    `ends_at` is when it ends, where that is to come: with the next period where that is paid for
+    already, null while a payment under way decides. `signature` is the saved method that the payer
+    is asked to sign where theirs may not be charged what the plan costs: once it is active, it
+    takes the old one's place by itself.
     """
 
     payment: Payment | None = None
     signature: SavedMethod | None = None
+    ends_at: AwareDatetime | None = None
     next_at: AwareDatetime | None = None
 
 
@@ -93,16 +96,25 @@ async def details(request: Request, subscription_id: str, application: str) -> S
 
 
 async def details_with(
-    request: Request, subscription_id: str, application: str, payment_id: str
+    request: Request,
+    subscription_id: str,
+    application: str,
+    payment_id: str,
+    *,
+    is_leaving: bool = False,
 ) -> SubscriptionDetails:
     """As `details`, once the payer's instructions for that payment are there, or it has ended and
-    the subscription knows: what is not there in time is left out."""
+    the subscription knows: what is not there in time is left out. One that `is_leaving` may be
+    having the payment closed."""
     payment = await _instructed(request, payment_id, application)
-    for _ in range(_LOOKS if payment is not None and payment.status.is_terminal else 0):
+    has_ended = payment is not None and payment.status.is_terminal
+    for _ in range(_LOOKS if has_ended or is_leaving else 0):
         found = await find_subscription(request, subscription_id, application)
-        charge = found.record.standing.charge
-        if charge is None or charge.payment_id != payment_id:
+        standing = found.record.standing
+        if standing.charge is None or standing.charge.payment_id != payment_id:
             return await _joined(request, found.record, None)
+        if not has_ended and not standing.is_forgone and standing.charge_end is None:
+            break
         await asyncio.sleep(_PAUSE_SECONDS)
     return await details(request, subscription_id, application)
 
@@ -154,5 +166,9 @@ async def _joined(
     async with context(request).database.single() as work:
         signature = await find_signature(work, record.standing)
     return SubscriptionDetails(
-        **dict(found), payment=payment, signature=signature, next_at=record.next_at
+        **dict(found),
+        payment=payment,
+        signature=signature,
+        ends_at=record.standing.ends_at,
+        next_at=record.next_at or record.standing.taken_at,
     )

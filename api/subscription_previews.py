@@ -22,7 +22,7 @@ from billing.payment import GatewayName
 from billing.subscription import Occurrence
 from billing.subscription_commands import Quote, quoted
 from billing.subscription_messages import ChangeSubscription, SubscriptionStanding
-from billing.upcoming import upcoming
+from billing.upcoming import upcoming_of
 from storage.database import UnitOfWork
 
 router = APIRouter(prefix="/subscription", tags=["subscriptions"])
@@ -56,7 +56,7 @@ async def read_upcoming(
     found = await find_subscription(request, subscription_id, caller.application)
     minimum = minimum_of(found.subscription, found.record.start.terms)
     now = await now_of(request, subscription_id, found.subscription.gateway)
-    told = upcoming(found.subscription, now, minimum=minimum)
+    told = upcoming_of(found.record.standing, now, minimum=minimum)
     return _json(Upcoming(data=list(told)))
 
 

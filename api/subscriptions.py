@@ -193,7 +193,13 @@ async def cancel(
     _: NoQuery,
     wanted: Annotated[inputs.CancelInput, Depends(json_body(inputs.CancelInput))],
 ) -> Response:
-    """End it with its period, or now; a payment under way is canceled then too."""
+    """End it with its period, or now; a payment under way is canceled then too.
+
+    With its period, it ends at once where that is over and nothing was charged for the next, as
+    while a renewal waits for its window, or is owed. A charge under way decides: paid, it ends with
+    the period that was paid for; not paid, with the one before. A code that is open for a renewal
+    is closed, and what is paid ahead is used. `/resume` takes it back until it has ended.
+    """
     return await commanded(
         request,
         caller,

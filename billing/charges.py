@@ -145,6 +145,17 @@ def payment_of(kind: StepKind, owed: Preview, after: Subscription, now: datetime
     return Decision(kind=kind, effective_at=now, preview=owed, after=after)
 
 
+def left_by(charge: Charge, found: Subscription) -> Subscription:
+    """What the charge leads to once it is paid: that the subscription ends may have been commanded,
+    or taken back, since it was decided upon."""
+    return charge.decision.after.model_copy(
+        update={
+            "cancel_at_period_end": found.cancel_at_period_end,
+            "canceled_at": found.canceled_at,
+        }
+    )
+
+
 def order_of(charge: Charge, subscription: Subscription, application: str) -> PaymentOrder:
     """The payment by which a charge is made."""
     plan, preview, way = charge.decision.after.plan, charge.decision.preview, charge.way

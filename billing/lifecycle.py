@@ -113,21 +113,40 @@ def expire(subscription: Subscription, at: datetime) -> Decision:
     )
 
 
+def is_used_up(subscription: Subscription, at: datetime) -> bool:
+    """Whether nothing is left of what was paid for: the period is over, was never paid, or was over
+    as the pause began."""
+    if subscription.status is _S.PAST_DUE:
+        return True
+    if subscription.status is _S.PAUSED:
+        pause = subscription.pause
+        return pause is not None and pause.starts_at >= subscription.period.end
+    return at >= subscription.period.end
+
+
 def cancel(
-    subscription: Subscription, at: datetime, *, at_period_end: bool, refund: bool = False
+    subscription: Subscription,
+    at: datetime,
+    *,
+    at_period_end: bool,
+    refund: bool = False,
+    is_charged: bool = False,
 ) -> Decision:
-    """Its end, now or with the period. `refund` gives back the unused rest of what was charged for
+    """Its end, now or with the period: at once where nothing is left of that, unless a charge that
+    `is_charged` may pay for another. `refund` gives back the unused rest of what was charged for
     the period, however that was settled: what no payment of it covers belongs on the balance.
 
-    Raises SubscriptionEnded, InvalidRequest, and SubscriptionNotChangeable where there is no
-    period to be used up.
+    Raises SubscriptionEnded, InvalidRequest, and SubscriptionNotChangeable where no period has
+    begun, or none ends because it is paused.
     """
     at = whole_second(at)
     require_alive(subscription)
     if at_period_end:
         if refund:
             raise InvalidRequest("the period is used to its end: nothing is left", param="refund")
-        require_running(subscription, at, _S.ACTIVE, _S.TRIALING)
+        _require_a_period(subscription, at)
+        if is_used_up(subscription, at) and not is_charged:
+            return _ended(subscription, at)
         # What was to come stays, for whoever takes the end back: it comes first until then.
         changed: dict[str, Any] = {
             "cancel_at_period_end": True,
@@ -181,11 +200,11 @@ def resume(subscription: Subscription, at: datetime, *, minimum: int = 1) -> Dec
     """
     at = whole_second(at)
     require_alive(subscription)
+    if subscription.cancel_at_period_end:
+        return free_step(
+            subscription, StepKind.UNDO, at, cancel_at_period_end=False, canceled_at=None
+        )
     if subscription.status is not _S.PAUSED:
-        if subscription.cancel_at_period_end:
-            return free_step(
-                subscription, StepKind.UNDO, at, cancel_at_period_end=False, canceled_at=None
-            )
         if subscription.pause:
             return free_step(subscription, StepKind.UNDO, at, pause=None)
         raise SubscriptionNotResumable("it is neither paused nor about to end")
@@ -302,6 +321,20 @@ def _ended(subscription: Subscription, at: datetime) -> Decision:
         ended_at=at,
         access=Access.ENDED,
     )
+
+
+def _require_a_period(subscription: Subscription, at: datetime) -> None:
+    """Raises SubscriptionNotChangeable where none has begun, or none ends."""
+    if subscription.status is _S.INCOMPLETE:
+        raise SubscriptionNotChangeable(
+            "its first period has not begun: cancel it now (at_period_end false), or at the"
+            " period's end once the first payment is made"
+        )
+    if subscription.status is _S.PAUSED and not is_used_up(subscription, at):
+        raise SubscriptionNotChangeable(
+            "it is paused, and its period does not end meanwhile: cancel it now (at_period_end"
+            " false), or resume it first"
+        )
 
 
 def _require_near(until: datetime | None, at: datetime) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from billing.charges import Move, Wanted, charging, minimum_of, payment, payment_of
+from billing.charges import Move, Wanted, charging, left_by, minimum_of, payment, payment_of
 from billing.decisions import updated
 from billing.dunning import (
     Debt,
@@ -23,7 +23,16 @@ from billing.dunning import (
     next_step,
     postponed,
 )
-from billing.lifecycle import at_period_end, expire, paid_up, resume, sign_up, unpaid
+from billing.lifecycle import (
+    at_period_end,
+    cancel,
+    expire,
+    is_used_up,
+    paid_up,
+    resume,
+    sign_up,
+    unpaid,
+)
 from billing.payment import (
     DeclineClass,
     Failure,
@@ -248,7 +257,7 @@ def on_charge_ended(
         )
     if is_paid:
         after = updated(
-            charge.decision.after, now, latest_payment_id=charge.payment_id, failure=None
+            left_by(charge, found), now, latest_payment_id=charge.payment_id, failure=None
         )
         return Move(
             event=_PAID_EVENTS[charge.kind],
@@ -256,9 +265,12 @@ def on_charge_ended(
             data=data,
             closed=ChargeStatus.PAID,
         )
-    return _failed(standing, charge, end.failure or UNPAID, now).model_copy(
-        update={"closed": ChargeStatus.FAILED, "data": data}
-    )
+    is_leaving = found.cancel_at_period_end
+    if is_leaving and (charge.kind is not StepKind.CHANGE or is_used_up(found, now)):
+        failed = _left(found, end.failure, now)
+    else:
+        failed = _failed(standing, charge, end.failure or UNPAID, now)
+    return failed.model_copy(update={"closed": ChargeStatus.FAILED, "data": data})
 
 
 def _due(found: Subscription, terms: SubscriptionTerms, decision: Decision, event: str) -> Move:
@@ -291,6 +303,14 @@ def _left_unpaid(
         tries=tries,
     )
     return Move(event="subscription.past_due", subscription=late, debt=debt)
+
+
+def _left(found: Subscription, failure: Failure | None, now: datetime) -> Move:
+    """The period that the customer wanted no more is not paid: it ends with the one before."""
+    if not is_used_up(found, now):
+        return Move(event="subscription.charge_failed", subscription=updated(found, now))
+    ended = updated(cancel(found, now, at_period_end=True).after, now, failure=failure)
+    return Move(event="subscription.canceled", subscription=ended)
 
 
 def _failed(

@@ -1,7 +1,7 @@
 """What a command does to a subscription: pure, so that a preview answers what doing it would.
 
-While a charge is under way a subscription can only be ended: everything else is decided upon what
-that charge leaves.
+While a charge is under way a subscription can only be ended, now or with its period, and that be
+taken back: everything else is decided upon what that charge leaves.
 """
 
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from billing.errors import (
     SubscriptionNotChangeable,
     SubscriptionNotResumable,
 )
-from billing.lifecycle import cancel, move_end, pause, resume, waive
+from billing.lifecycle import cancel, is_used_up, move_end, pause, resume, waive
 from billing.moves import renewal_of, retry
 from billing.payment import GatewayName
 from billing.proration import Preview
@@ -29,6 +29,7 @@ from billing.subscription_messages import (
     CancelSubscription,
     ChangeMethod,
     ChangeSubscription,
+    Charge,
     GivingBack,
     OperateSubscription,
     OperatorAction,
@@ -95,11 +96,10 @@ def commanded(
         case OperateSubscription(action=OperatorAction.END):
             ending = CancelSubscription(at_period_end=False)
             return _cancel(standing, ending, now, data=_audit(command))
-    if standing.charge is not None:
-        raise SubscriptionNotChangeable(
-            f"payment {standing.charge.payment_id} is under way: wait for its end, or cancel the"
-            " payment"
-        )
+        case ResumeSubscription() if found.cancel_at_period_end:
+            undo, move = _free(standing, resume(found, now), "undone")
+            return undo, move.model_copy(update={"debt": standing.debt})
+    _require_quiet(standing)
     match command:
         case PauseSubscription():
             decision = pause(found, now, at_period_end=command.at_period_end, until=command.until)
@@ -126,6 +126,21 @@ def commanded(
             return _operate(standing, terms, command, now)
 
 
+def _require_quiet(standing: SubscriptionStanding) -> None:
+    """Raises SubscriptionNotChangeable while a charge is under way."""
+    charge = standing.charge
+    if charge is None:
+        return
+    if standing.is_paid_ahead:
+        raise SubscriptionNotChangeable(
+            f"payment {charge.payment_id} has paid for the next period already: wait until that"
+            f" begins, at {charge.decision.effective_at:%Y-%m-%d %H:%M} UTC"
+        )
+    raise SubscriptionNotChangeable(
+        f"payment {charge.payment_id} is under way: wait for its end, or cancel the payment"
+    )
+
+
 def _cancel(
     standing: SubscriptionStanding,
     command: CancelSubscription,
@@ -133,23 +148,38 @@ def _cancel(
     data: dict[str, str] | None = None,
 ) -> tuple[Decision, Move]:
     found, charge = standing.subscription, standing.charge
-    if charge is not None and command.at_period_end:
-        raise SubscriptionNotChangeable(
-            f"payment {charge.payment_id} is under way: wait for its end, or cancel now"
-        )
-    decision = cancel(found, now, at_period_end=command.at_period_end, refund=command.refund)
+    decision = cancel(
+        found,
+        now,
+        at_period_end=command.at_period_end,
+        refund=command.refund,
+        is_charged=charge is not None,
+    )
+    leaving = standing.model_copy(update={"subscription": decision.after})
+    is_later = decision.after.cancel_at_period_end
+    if is_later and charge is not None:
+        decision = decision.model_copy(update={"effective_at": _left_at(leaving, charge, now)})
     back = None
     if decision.refund:
         back = GivingBack(amount=decision.refund, reason="the subscription was canceled")
-    name = "cancellation_scheduled" if command.at_period_end else "canceled"
+    name = "cancellation_scheduled" if is_later else "canceled"
     move = Move(
         event=f"subscription.{name}",
         subscription=decision.after,
+        debt=standing.debt if is_later else None,
         data=data or {},
         giving_back=back,
-        is_abandoning=charge is not None,
+        is_abandoning=leaving.is_forgone if is_later else charge is not None,
     )
     return decision, move
+
+
+def _left_at(leaving: SubscriptionStanding, charge: Charge, now: datetime) -> datetime:
+    """When what is about to end does, the charge under way being paid unless it is forgone."""
+    found = leaving.subscription
+    if not leaving.is_forgone:
+        return charge.decision.after.period.end
+    return now if is_used_up(found, now) else found.period.end
 
 
 def _free(standing: SubscriptionStanding, decision: Decision, name: str) -> tuple[Decision, Move]:

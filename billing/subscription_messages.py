@@ -135,6 +135,43 @@ class SubscriptionStanding(Message):
         return found.pending.plan if found.pending else found.plan
 
     @property
+    def is_paid_ahead(self) -> bool:
+        """Whether the payment under way is made already, and takes effect with its period."""
+        end = self.charge_end
+        return self.charge is not None and end is not None and end.status is PaymentStatus.SUCCEEDED
+
+    @property
+    def taken_at(self) -> datetime | None:
+        """When what is paid ahead takes effect; None where nothing is."""
+        is_coming = self.is_paid_ahead and not self.subscription.status.is_terminal
+        return self.charge.decision.effective_at if self.charge and is_coming else None
+
+    @property
+    def is_forgone(self) -> bool:
+        """Whether the payment under way is to be closed: one by hand that is not known to be made,
+        for a period that its customer wants no more. What is charged to a saved method may be taken
+        already, and a change may still be paid for what is left."""
+        charge = self.charge
+        return (
+            self.subscription.cancel_at_period_end
+            and charge is not None
+            and charge.method_id is None
+            and charge.kind is not StepKind.CHANGE
+            and self.charge_end is None
+        )
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it ends, nobody taking that back; None where it goes on, has ended, or a payment
+        under way decides."""
+        found, charge = self.subscription, self.charge
+        if not found.cancel_at_period_end:
+            return None
+        if charge is None:
+            return found.period.end
+        return charge.decision.after.period.end if self.is_paid_ahead else None
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left to be done for it."""
         is_under_way = self.charge is not None or self.giving_back is not None

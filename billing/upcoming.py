@@ -2,9 +2,11 @@
 of `billing.lifecycle`, applied until the horizon."""
 
 from datetime import datetime
+from typing import Final
 
 from billing.calendar import Anchor
-from billing.lifecycle import at_period_end, paid_up, resume
+from billing.charges import left_by
+from billing.lifecycle import at_period_end, cancel, is_used_up, paid_up, resume
 from billing.subscription import (
     Decision,
     Occurrence,
@@ -12,9 +14,28 @@ from billing.subscription import (
     Subscription,
     SubscriptionStatus,
 )
+from billing.subscription_messages import SubscriptionStanding
 
 MONTHS_TOLD = 24
 _S = SubscriptionStatus
+_TOLD_AS_OWED: Final = (StepKind.SIGN_UP, StepKind.PAYMENT)
+
+
+def upcoming_of(
+    standing: SubscriptionStanding, at: datetime, *, minimum: int = 1
+) -> tuple[Occurrence, ...]:
+    """As `upcoming`, the charge under way being paid, or not where it is forgone. What is paid
+    already costs nothing when it takes effect."""
+    found, charge = standing.subscription, standing.charge
+    if standing.is_forgone and is_used_up(found, at):
+        ending = cancel(found, at, at_period_end=True)
+        return (_occurrence(ending.kind, at, 0, ending.after),)
+    if charge is None or standing.is_forgone or charge.kind in _TOLD_AS_OWED:
+        return upcoming(found, at, minimum=minimum)
+    paid = left_by(charge, found)
+    total = 0 if standing.is_paid_ahead else charge.decision.preview.total
+    first = _occurrence(charge.kind, charge.decision.effective_at, total, paid)
+    return (first, *upcoming(paid, at, minimum=minimum))
 
 
 def upcoming(

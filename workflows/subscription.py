@@ -17,7 +17,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from billing.charges import Move, Wanted, way_of
-from billing.errors import BillingError
+from billing.errors import BillingError, SubscriptionNotChangeable
 from billing.messages import Command
 from billing.moves import (
     asked_ahead,
@@ -50,21 +50,13 @@ from billing.subscription_messages import (
 )
 from workflows import policies
 from workflows.subscription_calls import SubscriptionCalls
+from workflows.subscription_patches import ANNOUNCED_ANEW, REFUNDS_READ, is_limited, is_taken
 
 _ENDED_IN_TEMPORAL: Final = OperateSubscription(
     action=OperatorAction.END,
     reason="the workflow's cancellation was requested in Temporal",
     operated_by="temporal",
 )
-
-_ANNOUNCED_ANEW: Final = "announced-anew"
-"""Histories recorded before have a command that leaves it at the old try."""
-
-_CARDS_LIMITED: Final = "cards-limited"
-"""Histories recorded before have a card charged unasked."""
-
-_REFUNDS_READ: Final = "refunds-read"
-"""Histories recorded before have a change decided without a look at what went back."""
 
 
 @dataclass
@@ -109,7 +101,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
             await self._read()
             self._is_signed = self._standing.signed is not None
             await self._start_payment()
-            if self._subscription.status.is_terminal:
+            if self._subscription.status.is_terminal or self._standing.is_forgone:
                 await self._abandon_payment()
         else:
             await self._open()
@@ -240,10 +232,15 @@ class SubscriptionWorkflow(SubscriptionCalls):
             self._jobs.appendleft(_Job(command))
 
     async def _carry_out(self, job: _Job) -> None:
-        if isinstance(job.command, ChangeSubscription) and workflow.patched(_REFUNDS_READ):
+        if isinstance(job.command, ChangeSubscription) and workflow.patched(REFUNDS_READ):
             await self._read()
+        now = workflow.now()
+        # How a payment has ended may be known before the record was read again.
+        standing = self._standing.model_copy(update={"charge_end": self._known_end})
         try:
-            _, move = commanded(self._standing, self._terms, job.command, workflow.now())
+            _, move = commanded(standing, self._terms, job.command, now)
+            if not is_taken(standing, job.command, now):
+                raise SubscriptionNotChangeable("a renewal is under way")
         except BillingError as refusal:
             job.refusal = ApplicationError(
                 refusal.detail, refusal.param, type=refusal.code, non_retryable=True
@@ -252,7 +249,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
         ready = await self._made_ready(move)
         if ready is not None:
             self._not_before = None
-            if self._not_announced_before is not None and workflow.patched(_ANNOUNCED_ANEW):
+            if self._not_announced_before is not None and workflow.patched(ANNOUNCED_ANEW):
                 # What could not be announced before, of another method or amount may be now.
                 self._not_announced_before = None
             await self._apply(ready)
@@ -289,7 +286,7 @@ class SubscriptionWorkflow(SubscriptionCalls):
         wanted = move.charge
         if wanted is None or wanted.method_id is None:
             return move
-        if self._subscription.gateway is GatewayName.STRIPE and not _is_limited(wanted):
+        if self._subscription.gateway is GatewayName.STRIPE and not is_limited(wanted):
             return move
         prepared = await self._prepare(wanted, wanted.method_id)
         if prepared.is_ready:
@@ -324,10 +321,11 @@ class SubscriptionWorkflow(SubscriptionCalls):
             workflow.continue_as_new(self._start.model_copy(update={"resumed": True}))
 
     def _answer(self) -> SubscriptionAnswer:
-        charge = self._standing.charge
-        return SubscriptionAnswer(
-            subscription=self._subscription, payment_id=charge.payment_id if charge else None
-        )
+        """Nobody waits for what is paid ahead."""
+        charge, end = self._standing.charge, self._known_end
+        is_waited_for = end is None or self._actionable_end(workflow.now()) is not None
+        payment_id = charge.payment_id if charge is not None and is_waited_for else None
+        return SubscriptionAnswer(subscription=self._subscription, payment_id=payment_id)
 
     def _actionable_end(self, now: datetime) -> ChargeEnd | None:
         """How the payment under way has ended, once that is to take effect: what was paid ahead
@@ -365,11 +363,3 @@ class SubscriptionWorkflow(SubscriptionCalls):
     @property
     def _is_over(self) -> bool:
         return self._standing.is_over
-
-
-def _is_limited(wanted: Wanted) -> bool:
-    """Whether a card, which knows no windows, is asked after all: what somebody is waiting for and
-    its consent does not cover is paid by hand."""
-    is_waited_for = wanted.kind is StepKind.SIGN_UP or not wanted.is_due
-    is_retry = wanted.kind is StepKind.PAYMENT
-    return is_waited_for and not is_retry and workflow.patched(_CARDS_LIMITED)

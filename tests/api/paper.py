@@ -75,7 +75,8 @@ SILENT_USER = "do_not_answer"
 
 class PaperMandates:
     """`consent` and `withdraw` are the payer's hand; what it does is written in the user's id.
-    `asked` counts the set-ups, by number; `revoked` are those that we ended."""
+    `asked` counts the set-ups, by number; `revoked` are those that we ended. `days` are those for
+    which a charge is expected, by number."""
 
     def __init__(self, gateway: GatewayName) -> None:
         self._gateway = gateway
@@ -83,6 +84,7 @@ class PaperMandates:
         self.speaks = asyncio.Event()
         self.consented: set[str] = set()
         self.revoked: set[str] = set()
+        self.days: dict[str, date] = {}
         self._withdrawn: set[str] = set()
 
     def consent(self, method_id: str) -> None:
@@ -108,7 +110,10 @@ class PaperMandates:
         if mandate.number in self.revoked | self._withdrawn:
             return MandateObservation(MandateState.ENDED, "ended", reference)
         if mandate.number in self.consented:
-            return MandateObservation(MandateState.ACTIVE, "active", reference, card=CARD)
+            day = self.days.get(mandate.number)
+            return MandateObservation(
+                MandateState.ACTIVE, "active", reference, card=CARD, charge_on=day
+            )
         return MandateObservation(MandateState.PENDING, "waiting")
 
     async def revoke(self, mandate: Mandate) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -79,6 +80,14 @@ async def customer(shop: Shop, user_id: str) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
+
+
+async def advance(shop: Shop, subscription: dict[str, Any], by: timedelta) -> dict[str, Any]:
+    """Its own time is moved on; where that stands then, and the subscription."""
+    answer = await command(shop, subscription, "clock", seconds=int(by.total_seconds()))
+    assert answer.status_code == 200, answer.text
+    moved: dict[str, Any] = answer.json()
+    return moved
 
 
 async def until(shop: Shop, subscription_id: str, status: str) -> dict[str, Any]:

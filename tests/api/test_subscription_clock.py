@@ -9,16 +9,9 @@ import pytest
 from billing.identifiers import mandate_number
 from tests.api import saving
 from tests.api.conftest import Shop
-from tests.api.subscribing import active, command, commanded, pay, read, signed_up
+from tests.api.subscribing import active, advance, command, commanded, pay, read, signed_up
 
 MONTH = timedelta(days=31)
-
-
-async def advance(shop: Shop, subscription: dict[str, Any], by: timedelta) -> dict[str, Any]:
-    answer = await command(shop, subscription, "clock", seconds=int(by.total_seconds()))
-    assert answer.status_code == 200, answer.text
-    moved: dict[str, Any] = answer.json()
-    return moved
 
 
 async def by_agreement(shop: Shop, told: Shop) -> tuple[dict[str, Any], dict[str, Any]]:

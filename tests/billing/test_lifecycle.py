@@ -35,6 +35,7 @@ from tests.billing.subscriptions import BEGIN, incomplete, plan, running
 
 S = SubscriptionStatus
 DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 
 
 def test_a_terminal_status_is_never_left() -> None:
@@ -114,6 +115,28 @@ def test_canceled_at_period_end_it_runs_until_then() -> None:
     assert (ended.kind, ended.preview.total) == (StepKind.CANCELLATION, 0)
     assert (ended.after.status, ended.after.ended_at) == (S.CANCELED, found.period.end)
     assert ended.after.canceled_at == BEGIN + DAY
+
+
+def late() -> Subscription:
+    return unpaid(running(), at_period_end(running()))
+
+
+def slept_through() -> Subscription:
+    return at_period_end(pause(running(), BEGIN, at_period_end=True).after).after
+
+
+@pytest.mark.parametrize("found", [running(), late(), slept_through()], ids=lambda one: one.status)
+def test_canceled_at_period_end_with_nothing_left_it_ends_at_once(found: Subscription) -> None:
+    """Its renewal waits for a window, is owed, or comes with the end of a pause."""
+    at = running().period.end + HOUR
+    decision = cancel(found, at, at_period_end=True)
+    assert (decision.effective_at, decision.preview.total) == (at, 0)
+    after = decision.after
+    assert (after.status, after.ended_at, after.canceled_at) == (S.CANCELED, at, at)
+    charged = cancel(found, at, at_period_end=True, is_charged=True).after
+    assert (charged.status, charged.cancel_at_period_end) == (found.status, True)
+    back = resume(charged, at)
+    assert (back.kind, back.after.status) == (StepKind.UNDO, found.status)
 
 
 def test_an_end_that_is_to_come_is_undone() -> None:
@@ -211,10 +234,6 @@ def ended() -> Subscription:
     return cancel(running(), BEGIN, at_period_end=False).after
 
 
-def late() -> Subscription:
-    return unpaid(running(), at_period_end(running()))
-
-
 def leaving() -> Subscription:
     return cancel(running(), BEGIN, at_period_end=True).after
 
@@ -239,7 +258,8 @@ def asleep() -> Subscription:
         (lambda: pause(late(), BEGIN, at_period_end=False), SubscriptionNotChangeable),
         (lambda: pause(asleep(), BEGIN, at_period_end=False), SubscriptionNotChangeable),
         (lambda: pause(leaving(), BEGIN, at_period_end=True), SubscriptionNotChangeable),
-        (lambda: cancel(late(), BEGIN, at_period_end=True), SubscriptionNotChangeable),
+        (lambda: cancel(incomplete(), BEGIN, at_period_end=True), SubscriptionNotChangeable),
+        (lambda: cancel(asleep(), BEGIN, at_period_end=True), SubscriptionNotChangeable),
         (lambda: change(asleep(), plan(Tier.SUPER), BEGIN), SubscriptionNotChangeable),
         (lambda: change(leaving(), plan(Tier.SUPER), BEGIN), SubscriptionNotChangeable),
         (lambda: pause(running(), BEGIN, at_period_end=False, until=BEGIN), InvalidRequest),

@@ -102,6 +102,25 @@ async def _never_paid(house: House) -> str:
     return str(member.subscription["id"])
 
 
+async def _left_amid_a_renewal(house: House) -> str:
+    """By hand: the code of the renewal is closed as it is canceled. That is taken back, the renewal
+    paid ahead, and canceled again it ends with what is paid."""
+    shop, member = _shop(house), await _member(house, "wechatpay", is_saved=False)
+    found = member.subscription
+    await members.until(shop, member, lambda now: now["next_at"] == now["period"]["end"])
+    await shop.command(found, "pay")
+    await shop.command(found, "cancel")
+    await shop.until_subscription(found["id"], lambda now: now["payment"] is None)
+    await shop.command(found, "resume")
+    await shop.until_subscription(found["id"], lambda now: now["next_at"] == now["period"]["end"])
+    paying = await shop.command(found, "pay")
+    await shop.pay(paying["payment"])
+    member.subscription = await shop.until_subscription(
+        found["id"], lambda now: now["next_at"] is not None
+    )
+    return await _ended(house, member, at_period_end=True)
+
+
 async def _signed_again(house: House) -> tuple[str, str]:
     """Changed to a plan above what its payer had signed for, who signs again: the subscription, and
     what was signed."""
@@ -196,6 +215,7 @@ MEMBER_JOURNEYS: Final[dict[str, Journey]] = {
     "member-paid-by-hand": Journey(_paid_by_hand),
     "member-operated": Journey(_operated),
     "member-never-paid": Journey(_never_paid),
+    "member-left-amid-a-renewal": Journey(_left_amid_a_renewal),
     "member-signed-again": Journey(_signed_for),
     "member-above-its-card": Journey(_above_its_card),
     "member-made-dearer": Journey(_made_dearer),

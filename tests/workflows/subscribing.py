@@ -104,9 +104,11 @@ class Bench:
 
 @asynccontextmanager
 async def open_bench(
-    environment: WorkflowEnvironment, script: ScriptedSubscription | None = None
+    environment: WorkflowEnvironment,
+    script: ScriptedSubscription | None = None,
+    workflows: list[type] = WORKFLOWS,
 ) -> AsyncIterator[Bench]:
-    """Workers for it, and at the end its history replayed."""
+    """Workers for it, and at the end its history replayed by the workflows as they are."""
     script = script or ScriptedSubscription()
     made = Bench(environment, script)
     async with AsyncExitStack() as stack:
@@ -114,7 +116,7 @@ async def open_bench(
             Worker(
                 environment.client,
                 task_queue=CORE,
-                workflows=WORKFLOWS,
+                workflows=workflows,
                 activities=script.core_activities,
                 workflow_runner=sandboxed(),
             )

@@ -52,6 +52,7 @@ SOME = 7
 STATUSES = tuple(one for one in SubscriptionStatus if one is not SubscriptionStatus.INCOMPLETE)
 OFTEN = ("renewed", "recovered", "changed", "change_scheduled", "charged as promised")
 SELDOM = (
+    "CancelSubscription in a charge",
     "resumed",
     "undone",
     "given_back",
@@ -148,7 +149,10 @@ class Life:
         if self.chance.random() < 0.1:
             # Its answer is lost on the way, and it is asked for again.
             self.script.forgets.add("write")
-        if charge is not None and self.model.end is None and roll < 0.6:
+        is_awaited = charge is not None and self.model.end is None
+        if is_awaited and roll < 0.1:
+            await self._command(self._ending_command())
+        elif charge is not None and is_awaited and roll < 0.6:
             await self._payer_acts(charge)
         elif roll < 1 - self.busy:
             await self._jump()
@@ -211,6 +215,8 @@ class Life:
             self.model.follow()
             self.model.command = None
         assert quote is not None, (command, refusal)
+        if before.charge is not None:
+            self.seen[f"{name} in a charge"] += 1
         self.seen.update((name, "commands"))
         stood = self.model.standings[writes - 1 :]
         assert answer.subscription in [one.subscription for one in stood]
@@ -261,14 +267,20 @@ class Life:
                 break
         return command
 
+    def _ending_command(self) -> SubscriptionCommand:
+        """All that is taken while a charge is under way, but for an end at once."""
+        is_leaving = self.model.standing.subscription.cancel_at_period_end
+        return ResumeSubscription() if is_leaving else CancelSubscription()
+
     def _mending_command(self) -> SubscriptionCommand | None:
         """What most would do who owe something or are about to leave: or no life would be long."""
         found = self.model.standing.subscription
+        if found.cancel_at_period_end:
+            return ResumeSubscription()
         is_asked = found.payment_method_id is None and self.model.standing.announced is not None
         if is_asked or found.status is SubscriptionStatus.PAST_DUE:
             return PaySubscription(way=way_of(found, self.model.terms))
-        is_leaving = found.cancel_at_period_end or found.status is SubscriptionStatus.PAUSED
-        return ResumeSubscription() if is_leaving else None
+        return ResumeSubscription() if found.status is SubscriptionStatus.PAUSED else None
 
     def _any_plan(self) -> Plan:
         tier, cycle = self.chance.choice(_TIERS), self.chance.choice(_CYCLES)
