@@ -14,6 +14,7 @@ from api.method_lookup import find_usable
 from api.orders import unrecorded
 from api.problems import RequestRefused
 from api.signatures import find_signature
+from api.subscription_time import as_of_now
 from billing.charges import order_of
 from billing.errors import InvalidRequest, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
@@ -150,7 +151,7 @@ async def _row(request: Request, payment_id: str, application: str) -> Payment |
 async def _joined(
     request: Request, record: SubscriptionRecord, payment: Payment | None
 ) -> SubscriptionDetails:
-    found = record.standing.subscription
+    found = await as_of_now(request, record)
     async with context(request).database.single() as work:
         signature = await find_signature(work, record.standing)
     return SubscriptionDetails(

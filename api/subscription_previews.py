@@ -14,8 +14,8 @@ from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, SubscriptionIdInPath
 from api.signatures import find_outgrown
-from api.subscription_clock import now_of
 from api.subscription_lookup import find_subscription
+from api.subscription_time import now_of
 from billing.charges import OF_A_PERIOD, minimum_of
 from billing.method import MethodStatus
 from billing.payment import GatewayName

@@ -196,10 +196,10 @@ class Subscriptions:
 
     async def page(
         self, *, application: str, user_id: str, limit: int, cursor: str | None
-    ) -> Page[Subscription]:
+    ) -> Page[SubscriptionRecord]:
         """A user's subscriptions, newest first. Raises InvalidRequest on a cursor that is not
         ours."""
-        query = select(subscriptions.c.state).where(
+        query = RECORD.where(
             subscriptions.c.application == application, subscriptions.c.user_id == user_id
         )
         if cursor is not None:
@@ -209,9 +209,10 @@ class Subscriptions:
         rows = await self._connection.execute(
             query.order_by(subscriptions.c.id.desc()).limit(limit + 1)
         )
-        found = [Subscription.model_validate(state) for state in rows.scalars()]
+        found = [record_of(row, self._cipher) for row in rows.mappings()]
         page, has_more = found[:limit], len(found) > limit
-        return Page(page, has_more, page[-1].id if has_more else None)
+        last = page[-1].standing.subscription.id if has_more else None
+        return Page(page, has_more, last)
 
     async def alive_of(self, application: str, user_id: str) -> list[SubscriptionRecord]:
         """The user's subscriptions that have not ended, in no order."""

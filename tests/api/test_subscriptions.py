@@ -2,12 +2,15 @@
 
 import asyncio
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from billing.subscription_messages import SUBSCRIPTION_WORKFLOW
+from billing.dunning import Debt, DunningSchedule
+from billing.subscription import Access, SubscriptionStatus
+from billing.subscription_messages import SUBSCRIPTION_WORKFLOW, WriteSubscription
 from storage.tables import idempotency_claims as claims
 from tests.api import saving
 from tests.api.conftest import Shop
@@ -17,9 +20,37 @@ from tests.api.subscribing import (
     commanded,
     customer,
     pay,
+    read,
     signed_up,
     until,
 )
+
+
+async def test_access_is_what_is_granted_now(shop: Shop) -> None:
+    """While the customer pays by hand nothing is written, and the grace ends all the same."""
+    subscription = await active(shop)
+    await shop.stack.context.client.get_workflow_handle(subscription["id"]).terminate()
+    now = datetime.now(UTC)
+    async with shop.stack.database.begin() as work:
+        record = await work.subscriptions.find(subscription["id"])
+        assert record is not None
+        owing = {"status": SubscriptionStatus.PAST_DUE, "access": Access.GRACE}
+        due_at = now - timedelta(hours=DunningSchedule().restricted_after_hours + 1)
+        found = record.standing.subscription
+        step = WriteSubscription(
+            version=record.standing.version,
+            subscription=found.model_copy(update=owing),
+            debt=Debt(due_at=due_at, ends_at=found.period.end, zone="UTC", method_id=None),
+            event="subscription.access_changed",
+            next_at=now + timedelta(days=1),
+            now=due_at,
+        )
+        await work.subscriptions.write(step)
+    assert (await read(shop, subscription["id"]))["access"] == "restricted"
+    page = (await shop.get("/subscription", user_id=subscription["user_id"])).json()
+    assert [one["access"] for one in page["data"]] == ["restricted"]
+    known = await customer(shop, subscription["user_id"])
+    assert (known["tier"], known["tier_reason"]) == ("FREE", "unpaid")
 
 
 class TestSigningUp:

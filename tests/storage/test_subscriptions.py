@@ -222,11 +222,14 @@ async def test_a_users_own_newest_first(database: Database, start: SubscriptionS
         page = await work.subscriptions.page(
             application="shop", user_id=user_id, limit=1, cursor=None
         )
-        assert ([one.id for one in page.data], page.has_more) == ([later.order.id], True)
+        assert ([one.start.order.id for one in page.data], page.has_more) == (
+            [later.order.id],
+            True,
+        )
         rest = await work.subscriptions.page(
             application="shop", user_id=user_id, limit=5, cursor=page.next_cursor
         )
-        assert [one.id for one in rest.data] == [start.order.id]
+        assert [one.start.order.id for one in rest.data] == [start.order.id]
         alive = await work.subscriptions.alive_of("shop", user_id)
     assert {one.start.order.id for one in alive} == {start.order.id, later.order.id}
 
