@@ -80,8 +80,7 @@ async def preview(
     terms = found.record.start.terms
     now = await now_of(request, subscription_id, found.subscription.gateway)
     async with context(request).database.single() as work:
-        period = found.subscription.period
-        refunded = await work.subscriptions.refunded(subscription_id, period.number)
+        refunded = await work.subscriptions.refunded(found.subscription)
         standing = found.record.standing.model_copy(update={"refunded": refunded})
         quote = quoted(standing, terms, command, now)
         outgrown = None

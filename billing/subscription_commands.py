@@ -20,7 +20,7 @@ from billing.errors import (
     SubscriptionNotChangeable,
     SubscriptionNotResumable,
 )
-from billing.lifecycle import cancel, move_end, pause, resume, waive
+from billing.lifecycle import cancel, move_end, pause, resume, used_until, waive
 from billing.moves import renewal_of, retry
 from billing.payment import GatewayName
 from billing.proration import Preview
@@ -137,10 +137,14 @@ def _cancel(
         raise SubscriptionNotChangeable(
             f"payment {charge.payment_id} is under way: wait for its end, or cancel now"
         )
-    decision = cancel(found, now, at_period_end=command.at_period_end, refund=command.refund)
-    back = None
-    if decision.refund:
-        back = GivingBack(amount=decision.refund, reason="the subscription was canceled")
+    decision = cancel(
+        found,
+        now,
+        at_period_end=command.at_period_end,
+        refund=command.refund,
+        refunded=standing.refunded,
+    )
+    back = _unused(found, now) if command.refund else None
     name = "cancellation_scheduled" if command.at_period_end else "canceled"
     move = Move(
         event=f"subscription.{name}",
@@ -150,6 +154,15 @@ def _cancel(
         is_abandoning=charge is not None,
     )
     return decision, move
+
+
+def _unused(found: Subscription, now: datetime) -> GivingBack | None:
+    """What is unused; what of it has gone back already is seen as the refunds are reserved."""
+    until = used_until(found, now)
+    rest = found.paid.unused(until) if found.paid else 0
+    if not rest:
+        return None
+    return GivingBack(amount=rest, used_until=until, reason="the subscription was canceled")
 
 
 def _free(standing: SubscriptionStanding, decision: Decision, name: str) -> tuple[Decision, Move]:

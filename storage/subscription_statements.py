@@ -8,6 +8,7 @@ from sqlalchemy import (
     Insert,
     Select,
     Text,
+    all_,
     any_,
     bindparam,
     cast,
@@ -34,11 +35,14 @@ FIND_SUBSCRIPTION_OF_APPLICATION: Final = FIND_SUBSCRIPTION.where(
 )
 
 
-def _refunded_of_period() -> Select[int]:
+def _refunded_of_periods() -> Select[int]:
     """A payer may dispute what was refunded already: of a payment no more goes back than it was."""
+    ours = bindparam("but_for", type_=ARRAY(Text))
     taken = (
         select(func.coalesce(func.sum(refunds.c.amount_minor), 0).label("minor"))
-        .where(OF_RECEIPT, refunds.c.status != RefundStatus.FAILED.value)
+        .where(
+            OF_RECEIPT, refunds.c.status != RefundStatus.FAILED.value, refunds.c.id != all_(ours)
+        )
         .lateral("taken")
     )
     held = held_of(receipts)
@@ -51,14 +55,16 @@ def _refunded_of_period() -> Select[int]:
         .join(held, true())
         .where(
             subscription_charges.c.subscription_id == bindparam("of_id"),
-            subscription_charges.c.period_number == bindparam("of_period"),
+            subscription_charges.c.period_number.between(
+                bindparam("since_period"), bindparam("until_period")
+            ),
             subscription_charges.c.status == ChargeStatus.PAID.value,
             receipts.c.kept,
         )
     )
 
 
-REFUNDED_OF_PERIOD: Final = _refunded_of_period()
+REFUNDED_OF_PERIODS: Final = _refunded_of_periods()
 
 
 @cache

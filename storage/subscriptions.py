@@ -1,5 +1,6 @@
 """Subscriptions, written by their own process alone: each write names the version before it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from storage.subscription_rows import (
 from storage.subscription_statements import (
     FIND_SUBSCRIPTION,
     FIND_SUBSCRIPTION_OF_APPLICATION,
-    REFUNDED_OF_PERIOD,
+    REFUNDED_OF_PERIODS,
     writing,
 )
 from storage.subscription_tables import (
@@ -174,23 +175,30 @@ class Subscriptions:
         if written.first() is None:
             await self._require_repeat(step)
 
-    async def paid(self, subscription_id: str) -> list[str]:
-        """The payments that paid for it, the newest first."""
+    async def paid(self, subscription_id: str, *, since_period: int = 0) -> list[str]:
+        """The payments that paid for it, from that period on, the newest first."""
         rows = await self._connection.execute(
             select(subscription_charges.c.payment_id)
             .where(
                 subscription_charges.c.subscription_id == subscription_id,
                 subscription_charges.c.status == ChargeStatus.PAID.value,
+                subscription_charges.c.period_number >= since_period,
             )
             .order_by(subscription_charges.c.number.desc())
         )
         return list(rows.scalars())
 
-    async def refunded(self, subscription_id: str, period_number: int) -> int:
-        """What has gone back (minor units) of the payments for that period: refunded, set aside for
-        that, or withdrawn by a dispute."""
+    async def refunded(self, found: Subscription, but_for: Sequence[str] = ()) -> int:
+        """What has gone back (minor units) of what was paid for its period: refunded, set aside for
+        that, or withdrawn by a dispute; without the refunds of those ids."""
         rows = await self._connection.execute(
-            REFUNDED_OF_PERIOD, {"of_id": subscription_id, "of_period": period_number}
+            REFUNDED_OF_PERIODS,
+            {
+                "of_id": found.id,
+                "since_period": found.paid_since,
+                "until_period": found.period.number,
+                "but_for": list(but_for),
+            },
         )
         return rows.scalar_one()
 

@@ -331,6 +331,39 @@ async def test_what_went_back_is_not_credited_once_its_gateway_refunds_no_more(
     assert (found.covered, found.gone) == (0, 900)
 
 
+async def test_what_still_stands_is_given_back_once(
+    database: Database, start: SubscriptionStart
+) -> None:
+    move = first(await standing_of(database, start), start.terms, NOW)
+    assert move.charge is not None
+    running, price = move.charge.decision.after, move.charge.decision.preview.total
+    order = await take(database, application=start.application, amount_minor=price)
+    charge = charge_of(start, move).model_copy(update={"payment_id": order.payment_id})
+    step = WriteSubscription(
+        version=1, subscription=move.subscription, event=move.event, opened=charge, now=NOW
+    )
+    await write(database, step)
+    closed = {"version": 2, "subscription": running, "opened": None, "closed": ChargeStatus.PAID}
+    await write(database, step.model_copy(update=closed))
+    await reserve(database, order, amount_minor=900)
+    period = running.period
+    half = period.start + (period.end - period.start) / 2
+    assert running.paid is not None
+    wanted = FindReturns(
+        subscription_id=start.order.id,
+        giving_back=GivingBack(
+            amount=running.paid.unused(half), used_until=half, reason="canceled"
+        ),
+        now=NOW,
+    )
+    activities = SubscriptionActivities(database)
+    found = [await activities.give_back(wanted) for _ in range(2)]
+    stands = cancel(running, half, at_period_end=False, refund=True, refunded=900).refund
+    assert [one.covered for one in found] == [stands, stands]
+    assert 0 < stands == running.paid.unused(half) - found[0].gone
+    assert found[0] == found[1]
+
+
 async def events_of(work: UnitOfWork, subscription_id: str) -> list[tuple[str, int, str]]:
     rows = await work.connection.execute(
         select(events.c.type, events.c.data)
