@@ -62,8 +62,9 @@ class SubscriptionActivities:
         async with self._database.single() as work:
             standing = (await _found(work, request.subscription_id)).standing
             signed = await _signed_for(work, standing)
-            refunded = await work.subscriptions.refunded(standing.subscription)
-        return standing.model_copy(update={"signed": signed, "refunded": refunded})
+            refunded, at = await work.subscriptions.refunded(standing.subscription)
+        told = {"signed": signed, "refunded": refunded, "refunded_at": at}
+        return standing.model_copy(update=told)
 
     @activity.defn(name="subscription.write")
     async def write(self, request: WriteSubscription) -> SubscriptionStanding:
@@ -130,7 +131,7 @@ async def _gone(work: UnitOfWork, record: SubscriptionRecord, wanted: GivingBack
     for payment_id in of_period:
         await work.payments.hold(payment_id)
     ours = [subscription_refund_id(found.id, payment_id) for payment_id in of_period]
-    refunded = await work.subscriptions.refunded(found, but_for=ours)
+    refunded, _ = await work.subscriptions.refunded(found, but_for=ours)
     if found.paid is None or wanted.used_until is None:
         return min(refunded, wanted.amount)
     return wanted.amount - found.paid.less(refunded).unused(wanted.used_until)

@@ -80,8 +80,10 @@ async def preview(
     terms = found.record.start.terms
     now = await now_of(request, subscription_id, found.subscription.gateway)
     async with context(request).database.single() as work:
-        refunded = await work.subscriptions.refunded(found.subscription)
-        standing = found.record.standing.model_copy(update={"refunded": refunded})
+        refunded, changed_at = await work.subscriptions.refunded(found.subscription)
+        standing = found.record.standing.model_copy(
+            update={"refunded": refunded, "refunded_at": changed_at}
+        )
         quote = quoted(standing, terms, command, now)
         outgrown = None
         if isinstance(command, ChangeSubscription):

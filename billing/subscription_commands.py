@@ -110,7 +110,7 @@ def commanded(
             name = "undone" if decision.kind is StepKind.UNDO else "resumed"
             return _costing(standing, terms, decision, name, now)
         case ChangeSubscription():
-            at = _quoted_at(found, command, now)
+            at = _quoted_at(standing, command, now)
             minimum = minimum_of(found, terms)
             refunded = standing.refunded
             decision = change(
@@ -201,15 +201,20 @@ def _changing(
     return decision, charging(found, terms, decision, method_id, way=command.way)
 
 
-def _quoted_at(found: Subscription, command: ChangeSubscription, now: datetime) -> datetime:
-    """The instant that is charged for. Raises InvalidRequest for a quote that no longer holds."""
-    at = command.quoted_at
+def _quoted_at(
+    standing: SubscriptionStanding, command: ChangeSubscription, now: datetime
+) -> datetime:
+    """The instant that is charged for. Raises InvalidRequest for a quote that no longer holds: one
+    is told in whole seconds, and does not hold either where money went back within its second."""
+    at, found = command.quoted_at, standing.subscription
     if at is None or at == found.period.end:
         return now
-    if not max(now - QUOTE_LIFE, whole_second(found.updated_at)) <= at <= now:
+    is_refunded_since = standing.refunded_at is not None and standing.refunded_at > at
+    is_fresh = max(now - QUOTE_LIFE, whole_second(found.updated_at)) <= at <= now
+    if is_refunded_since or not is_fresh:
         raise InvalidRequest(
-            "quoted_at is that of no preview of the last ten minutes, or the subscription has"
-            " changed since: preview it again",
+            "quoted_at is that of no preview of the last ten minutes, or the subscription or what"
+            " was refunded of it has changed since: preview it again",
             param="quoted_at",
         )
     return at

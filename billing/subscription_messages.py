@@ -115,7 +115,8 @@ class SubscriptionStanding(Message):
     """Where a subscription stands in the record. `version` counts its writes, `charges` its
     charges; `charge` is the one under way, and `charge_end` how its payment has ended. Only a read
     tells `signed`, the saved method that was signed for what the plan costs where another stands,
-    and `refunded` (minor units), what has gone back of what was paid for the current period."""
+    and `refunded` (minor units), what has gone back of what was paid for the current period, which
+    last changed at `refunded_at`."""
 
     subscription: Subscription
     version: int
@@ -127,6 +128,7 @@ class SubscriptionStanding(Message):
     giving_back: GivingBack | None = None
     signed: str | None = None
     refunded: int = 0
+    refunded_at: datetime | None = None
 
     @property
     def plan_to_come(self) -> Plan:

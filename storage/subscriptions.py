@@ -188,9 +188,12 @@ class Subscriptions:
         )
         return list(rows.scalars())
 
-    async def refunded(self, found: Subscription, but_for: Sequence[str] = ()) -> int:
+    async def refunded(
+        self, found: Subscription, but_for: Sequence[str] = ()
+    ) -> tuple[int, datetime | None]:
         """What has gone back (minor units) of what was paid for its period: refunded, set aside for
-        that, or withdrawn by a dispute; without the refunds of those ids."""
+        that, or withdrawn by a dispute, without the refunds of those ids; and when that last
+        changed."""
         rows = await self._connection.execute(
             REFUNDED_OF_PERIODS,
             {
@@ -200,7 +203,8 @@ class Subscriptions:
                 "but_for": list(but_for),
             },
         )
-        return rows.scalar_one()
+        minor, changed_at = rows.one()
+        return minor, changed_at
 
     async def page(
         self, *, application: str, user_id: str, limit: int, cursor: str | None

@@ -172,6 +172,7 @@ class TestCommands:
             {"tier": "PREMIUM", "cycle": "monthly"},
             f"/subscription/{subscription['id']}",
         )
+        await asyncio.sleep(1.1)
         quote = (await shop.post(f"{path}/preview", {"command": "change", **dearer})).json()
         assert [line["code"] for line in quote["preview"]["lines"]] == ["new_rest"]
         await asyncio.sleep(1.1)
@@ -179,6 +180,20 @@ class TestCommands:
             shop, subscription, "change", **dearer, quoted_at=quote["effective_at"]
         )
         assert changing["payment"]["amount"] == quote["preview"]["total"]
+
+    async def test_a_quote_from_before_a_refund_is_not_charged(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        path = f"/subscription/{subscription['id']}/preview"
+        dearer = {"tier": "PREMIUM", "cycle": "monthly"}
+        await asyncio.sleep(1.1)
+        quote = (await shop.post(path, {"command": "change", **dearer})).json()
+        refund = {"payment_id": subscription["latest_payment_id"], "reason": "goodwill"}
+        answer = await shop.post("/refund", refund, secrets.token_hex(16))
+        assert answer.status_code == 201, answer.text
+        refused = await command(
+            shop, subscription, "change", **dearer, quoted_at=quote["effective_at"]
+        )
+        assert (refused.status_code, refused.json()["param"]) == (422, "quoted_at")
 
     async def test_paused_it_grants_nothing_until_it_is_resumed(self, shop: Shop) -> None:
         subscription = await active(shop)
