@@ -87,7 +87,7 @@ async def refuse_use(request: Request, method_id: str) -> None:
     """Raises MethodInUse where something that has not ended is charged to the method."""
     async with context(request).database.single() as work:
         under_way = await work.methods.charges_under_way(method_id)
-        is_renewing = await work.subscriptions.uses(method_id)
+        is_renewing = await work.subscriptions.user_of(method_id) is not None
     if under_way:
         raise MethodInUse(
             f"payment {under_way[0]} is charged to it and has not ended; say `force=true` to"

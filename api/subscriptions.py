@@ -119,6 +119,7 @@ async def subscribe(
         if claim.is_new or not await is_recorded(request, order.id, caller.application):
             await require_methods(
                 request,
+                order.id,
                 caller.application,
                 order.user_id,
                 order.gateway,
@@ -311,6 +312,7 @@ async def change_method(
     async def require(found: Subscription) -> None:
         await require_methods(
             request,
+            found.id,
             caller.application,
             found.user_id,
             wanted.gateway,

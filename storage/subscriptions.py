@@ -237,9 +237,9 @@ class Subscriptions:
         )
         return [record_of(row, self._cipher) for row in rows.mappings()]
 
-    async def uses(self, payment_method_id: str) -> bool:
-        """Whether a subscription that has not ended is charged to the method, or would be where
-        its own declines."""
+    async def user_of(self, payment_method_id: str, *, but_for: str = "") -> str | None:
+        """A subscription that has not ended and is charged to the method, or would be where its own
+        declines; another one than `but_for`."""
         charged = subscriptions.c.payment_method_id == payment_method_id
         owner = select(payment_methods.c.application, payment_methods.c.user_id).where(
             payment_methods.c.id == payment_method_id
@@ -251,12 +251,15 @@ class Subscriptions:
         for is_used in (charged, backed):
             rows = await self._connection.execute(
                 select(subscriptions.c.id)
-                .where(is_used, subscriptions.c.status.not_in(_ENDED))
+                .where(
+                    is_used, subscriptions.c.status.not_in(_ENDED), subscriptions.c.id != but_for
+                )
                 .limit(1)
             )
-            if rows.first() is not None:
-                return True
-        return False
+            user: str | None = rows.scalar()
+            if user is not None:
+                return user
+        return None
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
         """Ids, in order, of those for which something should have happened by now, or is under way:

@@ -17,6 +17,7 @@ from tests.api.conftest import Shop
 from tests.api.subscribing import (
     active,
     asked,
+    command,
     commanded,
     customer,
     pay,
@@ -85,6 +86,28 @@ class TestSigningUp:
         assert (subscription["status"], subscription["payment"]) == ("active", None)
         refused = await saving.delete(shop, method["id"])
         assert (refused.status_code, refused.json()["code"]) == (409, "method_in_use")
+
+    async def test_a_mandate_with_windows_carries_one(self, shop: Shop, told: Shop) -> None:
+        user_id = f"user_{secrets.token_hex(6)}"
+        method = await saving.active(shop, told, gateway="alipay", user_id=user_id, every_months=1)
+        key, first = secrets.token_hex(16), {"user_id": user_id, "payment_method_id": method["id"]}
+        answer = await asked(shop, key, **first)
+        assert answer.status_code == 201, answer.text
+        subscription = answer.json()
+        assert (await asked(shop, key, **first)).json()["id"] == subscription["id"]
+        refused = await asked(shop, **first)
+        assert refused.status_code == 422
+        assert refused.json()["code"] == "payment_method_not_usable"
+        assert subscription["id"] in refused.json()["detail"]
+        other = await active(shop, user_id=user_id)
+        body = {"gateway": "alipay", "payment_method_id": method["id"]}
+        refused = await command(shop, other, "method", **body)
+        assert (refused.status_code, refused.json()["param"]) == (422, "payment_method_id")
+        await until(shop, subscription["id"], "active")
+        await commanded(shop, subscription, "method", **body)
+        await commanded(shop, subscription, "cancel", at_period_end=False)
+        found = await commanded(shop, other, "method", **body)
+        assert found["payment_method_id"] == method["id"]
 
     async def test_once_for_one_key(self, shop: Shop) -> None:
         key, user = secrets.token_hex(16), "user_of_one_key"

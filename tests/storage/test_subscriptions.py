@@ -159,7 +159,9 @@ async def test_a_method_is_in_use_until_the_end(
 ) -> None:
     standing = await activated(database, start)
     async with database.single() as work:
-        assert await work.subscriptions.uses(start.order.user_id)
+        assert await work.subscriptions.user_of(start.order.user_id) == start.order.id
+        others = await work.subscriptions.user_of(start.order.user_id, but_for=start.order.id)
+        assert others is None
         assert await work.subscriptions.paid(start.order.id) == [
             charge_payment_id(start.order.id, 1, 1)
         ]
@@ -169,7 +171,7 @@ async def test_a_method_is_in_use_until_the_end(
         WriteSubscription(version=3, subscription=ended, event="subscription.canceled", now=NOW),
     )
     async with database.single() as work:
-        assert not await work.subscriptions.uses(start.order.user_id)
+        assert await work.subscriptions.user_of(start.order.user_id) is None
 
 
 async def test_a_backup_is_in_use_too(database: Database) -> None:
@@ -179,9 +181,9 @@ async def test_a_backup_is_in_use_too(database: Database) -> None:
     order = start.order.model_copy(update={"backup_payment_method_id": backup.method_id})
     start = start.model_copy(update={"order": order})
     async with database.begin() as work:
-        assert not await work.subscriptions.uses(backup.method_id)
+        assert await work.subscriptions.user_of(backup.method_id) is None
         await work.subscriptions.insert(start, start_of(start))
-        assert await work.subscriptions.uses(backup.method_id)
+        assert await work.subscriptions.user_of(backup.method_id) == start.order.id
 
 
 async def test_it_is_unfinished_while_something_is_left_to_do(
