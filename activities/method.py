@@ -14,7 +14,13 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.asking import asking
-from billing.errors import AnswerUntrusted, GatewayMisconfigured, MethodNotActive
+from billing.errors import (
+    AnswerUntrusted,
+    BillingError,
+    GatewayMisconfigured,
+    MethodInUse,
+    MethodNotActive,
+)
 from billing.method import MethodStatus
 from billing.method_messages import (
     MakeDefault,
@@ -35,8 +41,9 @@ from gateways.mandates import (
 )
 from storage.database import Database, UnitOfWork
 from storage.method_rows import MandateRecord, MethodRecord
+from storage.method_use import require_unused
 
-METHOD_REFUSALS: Final = (MethodNotActive,)
+METHOD_REFUSALS: Final = (MethodNotActive, MethodInUse)
 """What a command about a method comes to where nothing was changed."""
 
 DESCRIPTION: Final = "Automatic payments"
@@ -84,9 +91,13 @@ class MethodActivities:
     async def revoke(self, request: RevokeMethod) -> MethodStanding:
         """End it here, so that nothing is charged to it any more, and then at its gateway.
 
-        Raises ApplicationError, to be repeated, until the gateway says that it has ended too.
+        Raises ApplicationError, to be repeated, until the gateway says that it has ended too; and
+        of the refusal's own type, not to be repeated, where it is in use.
         """
-        record = await self._end(request)
+        try:
+            record = await self._end(request)
+        except METHOD_REFUSALS as refusal:
+            raise _refused(refusal) from refusal
         if not record.method.status.is_terminal or record.is_released:
             return _standing(record)
         mandates = self._mandates(record.method.gateway)
@@ -109,9 +120,7 @@ class MethodActivities:
                 await work.methods.make_default(request.method_id, request.now)
                 return _standing(await work.methods.found(request.method_id))
         except METHOD_REFUSALS as refusal:
-            raise ApplicationError(
-                refusal.detail, type=refusal.code, non_retryable=True
-            ) from refusal
+            raise _refused(refusal) from refusal
 
     async def _enrol(self, mandates: Mandates, record: MethodRecord, now: datetime) -> str | None:
         """What the gateway calls the customer: made there once, kept, and the same ever after."""
@@ -154,6 +163,9 @@ class MethodActivities:
             if request.order is not None:
                 await work.methods.insert(request.order, request.now)
             await work.methods.hold(request.method_id)
+            found = await work.methods.found(request.method_id)
+            if not request.is_forced and not found.method.status.is_terminal:
+                await require_unused(work, request.method_id)
             await work.methods.end(
                 request.method_id, request.status, failure=request.failure, now=request.now
             )
@@ -186,6 +198,10 @@ class MethodActivities:
                 " and restart it"
             )
         return gateway.mandates
+
+
+def _refused(refusal: BillingError) -> ApplicationError:
+    return ApplicationError(refusal.detail, type=refusal.code, non_retryable=True)
 
 
 async def _apply(

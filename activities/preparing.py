@@ -1,6 +1,7 @@
 """Has a mandate ready for a charge, within the windows that its gateway keeps (`billing.rails`)."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Final
 
 from temporalio import activity
@@ -138,25 +139,34 @@ class PreparingActivities:
         if request.kind not in OF_A_PERIOD:
             return _NOT_CARRIED
         not_before = max(request.now, request.due_at)
-        standing = AlipayStanding(
-            deduct_on=observed.charge_on, single_amount=observed.most_minor or request.amount
-        )
+        most = observed.most_minor or request.amount
+        standing = await self._agreement(request.method_id, observed.charge_on, most)
         at = next_alipay_deduct(standing, request.amount, not_before)
-        if at is None:
+        while at is None:
             moved = alipay_moved_date(standing, not_before)
             if moved is None:
                 return _NOT_CARRIED
+            standing = await self._agreement(request.method_id, moved, most)
+            at = next_alipay_deduct(standing, request.amount, not_before)
+        if at - not_before > ALIPAY_LONGEST_WAIT:
+            return _NOT_CARRIED
+        if standing.deduct_on > observed.charge_on:
+            if at > request.now and not request.may_wait:
+                return _NOT_CARRIED
             try:
                 with asking(request.gateway):
-                    await mandates.postpone(mandate, moved)
+                    await mandates.postpone(mandate, standing.deduct_on)
             except MandateRefused:
                 return _NOT_CARRIED
-            standing = standing.model_copy(update={"deduct_on": moved})
-            at = next_alipay_deduct(standing, request.amount, not_before)
-        if at is None or at - not_before > ALIPAY_LONGEST_WAIT:
-            return _NOT_CARRIED
         closes_at = alipay_window(standing.deduct_on).closes_at
         return PreparedCharge(is_ready=at <= request.now, at=at, until=closes_at)
+
+    async def _agreement(self, method_id: str, deduct_on: date, most: int) -> AlipayStanding:
+        """An agreement whose next deduct date is that day, with the tries in the day's window."""
+        opened_at = alipay_window(deduct_on).opens_at
+        async with self._database.single() as work:
+            tries = await work.methods.charges_since(method_id, opened_at)
+        return AlipayStanding(deduct_on=deduct_on, single_amount=most, tries=tries)
 
 
 def _notice_of(request: PrepareCharge) -> WechatNotice | None:

@@ -61,10 +61,10 @@ class SubscriptionActivities:
         what has gone back."""
         async with self._database.single() as work:
             standing = (await _found(work, request.subscription_id)).standing
-            found = standing.subscription
             signed = await _signed_for(work, standing)
-            refunded = await work.subscriptions.refunded(found.id, found.period.number)
-        return standing.model_copy(update={"signed": signed, "refunded": refunded})
+            refunded, at = await work.subscriptions.refunded(standing.subscription)
+        told = {"signed": signed, "refunded": refunded, "refunded_at": at}
+        return standing.model_copy(update=told)
 
     @activity.defn(name="subscription.write")
     async def write(self, request: WriteSubscription) -> SubscriptionStanding:
@@ -84,13 +84,13 @@ class SubscriptionActivities:
             record = await _found(work, request.subscription_id)
             wanted = request.giving_back
             refunds: list[RefundRecord] = []
-            covered = gone = 0
-            for payment_id in await _sources(work, request.subscription_id, wanted):
+            sources = await _sources(work, request.subscription_id, wanted)
+            covered, gone = 0, await _gone(work, record, wanted)
+            for payment_id in sources:
                 rest = None if wanted.amount is None else wanted.amount - covered - gone
                 if rest is not None and rest <= 0:
                     break
-                refund, elsewhere = await _reserve(work, request, record, payment_id, rest)
-                gone += elsewhere
+                refund = await _reserve(work, request, record, payment_id, rest)
                 if refund is not None and refund.refund.status is not RefundStatus.FAILED:
                     refunds.append(refund)
                     covered += refund.refund.amount
@@ -122,37 +122,42 @@ async def _sources(work: UnitOfWork, subscription_id: str, wanted: GivingBack) -
     return await work.subscriptions.paid(subscription_id)
 
 
+async def _gone(work: UnitOfWork, record: SubscriptionRecord, wanted: GivingBack) -> int:
+    """What of the amount (minor units) is not given back any more, as others have had it."""
+    if wanted.amount is None:
+        return 0
+    found = record.standing.subscription
+    of_period = await work.subscriptions.paid(found.id, since_period=found.paid_since)
+    for payment_id in of_period:
+        await work.payments.hold(payment_id)
+    ours = [subscription_refund_id(found.id, payment_id) for payment_id in of_period]
+    refunded, _ = await work.subscriptions.refunded(found, but_for=ours)
+    if found.paid is None or wanted.used_until is None:
+        return min(refunded, wanted.amount)
+    return wanted.amount - found.paid.less(refunded).unused(wanted.used_until)
+
+
 async def _reserve(
     work: UnitOfWork,
     request: FindReturns,
     record: SubscriptionRecord,
     payment_id: str,
     most: int | None,
-) -> tuple[RefundRecord | None, int]:
-    """The refund of one payment, at most all that is left of it, None where nothing is; and what
-    of the payment (minor units) was given back before by others."""
+) -> RefundRecord | None:
+    """The refund of one payment, at most all that is left of it; None where nothing is, or where
+    its gateway gives nothing back any more: that is the balance's to cover."""
     refund_id = subscription_refund_id(request.subscription_id, payment_id)
     application = record.start.application
     standing = await work.refunds.find(refund_id)
-    ours = 0
-    if standing is not None and standing.refund.status is not RefundStatus.FAILED:
-        ours = standing.refund.amount
-    payment = await work.payments.find(payment_id)
-    assert payment is not None, "a payment that a charge names"
+    if standing is not None:
+        return standing
     try:
         left, _ = await work.refunds.preview(
             payment_id, application, None, now=request.now, clawback=ClawbackPolicy.REFUSE
         )
-    except PaymentNotRefundable:
-        # Its gateway gives nothing back any more: that is the balance's to cover, except for what
-        # went back before.
-        return standing, await _given_back(work, payment_id) - ours
-    except RefundExceedsPayment:
-        left = 0
-    gone = payment.payment.amount - left - ours
-    if standing is not None or not left:
-        return standing, gone
-    reserved = await work.refunds.reserve(
+    except (PaymentNotRefundable, RefundExceedsPayment):
+        return None
+    return await work.refunds.reserve(
         refund_id=refund_id,
         payment_id=payment_id,
         application=application,
@@ -161,17 +166,6 @@ async def _reserve(
         cause=RefundCause.REQUESTED,
         reason=request.giving_back.reason,
         now=request.now,
-    )
-    return reserved, gone
-
-
-async def _given_back(work: UnitOfWork, payment_id: str) -> int:
-    """What of the payment (minor units) is refunded, or set aside for that."""
-    return sum(
-        one.refund.amount
-        for one in await work.refunds.of_payment(payment_id)
-        if one.refund.status is not RefundStatus.FAILED
-        and one.refund.cause is not RefundCause.RETURNED
     )
 
 

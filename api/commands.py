@@ -159,8 +159,8 @@ class Commands:
 
     async def start(
         self,
-        update: UpdateMethodMultiParam[[Any, Command], AnswerT],
-        message: Command,
+        update: UpdateMethodMultiParam[[Any, MessageT], AnswerT],
+        message: MessageT,
         starting: WithStartWorkflowOperation[Any, Any],
         workflow_id: str,
         command_id: str,

@@ -1,7 +1,7 @@
 """Commands about saved methods: to the workflow of the set-up, or to the one for afterwards."""
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from temporalio.client import WithStartWorkflowOperation
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -11,10 +11,12 @@ from api.commands import Commands, NotRunning
 from billing.identifiers import after_workflow_id
 from billing.messages import Command
 from billing.method import SavedMethod
-from billing.method_messages import MethodAfterInput, MethodEnded, MethodOrder
+from billing.method_messages import DeleteMethod, MethodAfterInput, MethodEnded, MethodOrder
 from runtime import attributes
 from runtime.queues import CORE
 from workflows.method import MethodAfterWorkflow, MethodSetupWorkflow
+
+_Given = TypeVar("_Given", bound=Command)
 
 _WORKFLOW_TASK_TIMEOUT: Final = timedelta(seconds=5)
 
@@ -35,11 +37,17 @@ async def save(
 
 
 async def delete(
-    commands: Commands, method: SavedMethod, application: str, command_id: str, *, is_recorded: bool
+    commands: Commands,
+    method: SavedMethod,
+    application: str,
+    command_id: str,
+    *,
+    is_forced: bool,
+    is_recorded: bool,
 ) -> SavedMethod | None:
     """The method once it has ended here and at its gateway; None while it is under way. Raises
-    NotRunning where there is neither a row nor a workflow."""
-    message = Command(application=application)
+    MethodInUse unless it is forced, and NotRunning where there is neither a row nor a workflow."""
+    message = DeleteMethod(application=application, is_forced=is_forced)
     try:
         return await commands.tell(MethodSetupWorkflow.revoke, message, method.id, command_id)
     except NotRunning:
@@ -60,8 +68,8 @@ async def make_default(
 
 async def _afterwards(
     commands: Commands,
-    update: UpdateMethodMultiParam[[Any, Command], SavedMethod],
-    message: Command,
+    update: UpdateMethodMultiParam[[Any, _Given], SavedMethod],
+    message: _Given,
     method: SavedMethod,
     command_id: str,
 ) -> SavedMethod | None:

@@ -14,7 +14,7 @@ from api.bodies import Nothing, StrictInput, body_schema, json_body
 from api.commands import NotRunning, id_of
 from api.context import context
 from api.idempotency import Answer, RequiredKey, header_parameter, once
-from api.method_lookup import SAVE, find_method, refuse_use
+from api.method_lookup import SAVE, find_method
 from api.openapi import REPLAYED_HEADER, problems
 from api.orders import Offers, ReturnUrl, UserId, whole
 from api.problems import unavailable
@@ -26,6 +26,7 @@ from billing.method_messages import MethodOrder
 from billing.money import AmountMinor, CurrencyCode
 from billing.payment import GatewayName
 from storage.claims import Claim
+from storage.method_use import require_unused
 
 router = APIRouter(prefix="/methods", tags=["methods"])
 
@@ -187,14 +188,18 @@ async def delete(
     found = await find_method(request, method_id, caller.application)
     if found.method.status.is_terminal:
         return _answer(200, found.method).response()
-    if wanted.force != "true":
-        await refuse_use(request, method_id)
+    is_forced = wanted.force == "true"
+    if not is_forced:
+        # Its process looks again as it ends it; whoever asks in vain need not wait for that.
+        async with context(request).database.single() as work:
+            await require_unused(work, method_id)
     try:
         method = await method_commands.delete(
             context(request).commands,
             found.method,
             caller.application,
             id_of("delete_method", caller.application, None),
+            is_forced=is_forced,
             is_recorded=found.is_recorded,
         )
     except NotRunning:

@@ -1,7 +1,7 @@
 """The test clock: a subscription's own time is moved on. Only against the sandbox."""
 
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -18,7 +18,7 @@ from api.queries import NoQuery, SubscriptionIdInPath
 from api.subscription_lookup import SubscriptionDetails, details, find_subscription
 from billing.decisions import require_alive
 from billing.payment import GatewayName
-from runtime.skipping import LONGEST_STEP, advance_clock, read_clock
+from runtime.skipping import LONGEST_STEP, advance_clock
 
 router = APIRouter(prefix="/subscription", tags=["subscriptions"])
 
@@ -90,16 +90,6 @@ async def advance(
         subscription=await details(request, subscription_id, caller.application),
     )
     return Response(answer.model_dump_json(), media_type="application/json")
-
-
-async def now_of(request: Request, subscription_id: str, gateway: GatewayName) -> datetime:
-    """The subscription's own time: wall time, except for one whose clock was moved."""
-    if not context(request).settings.is_sandbox(gateway):
-        return datetime.now(UTC)
-    try:
-        return (await read_clock(context(request).client, subscription_id)).now
-    except RPCError:
-        return datetime.now(UTC)
 
 
 def _require_sandbox(request: Request, gateway: GatewayName) -> None:

@@ -14,8 +14,9 @@ from api.method_lookup import find_usable
 from api.orders import unrecorded
 from api.problems import RequestRefused
 from api.signatures import find_signature
+from api.subscription_time import as_of_now
 from billing.charges import order_of
-from billing.errors import InvalidRequest, SubscriptionNotFound
+from billing.errors import InvalidRequest, MethodNotUsable, SubscriptionNotFound
 from billing.identifiers import is_subscription_id
 from billing.messages import Command
 from billing.method import SavedMethod
@@ -121,14 +122,18 @@ async def details_with(
 
 async def require_methods(
     request: Request,
+    subscription_id: str,
     application: str,
     user_id: str,
     gateway: GatewayName,
     method_id: str | None,
     backup_id: str | None,
 ) -> None:
-    """Raises MethodNotUsable unless each is None or an active method of that user and gateway,
-    InvalidRequest for a backup of nothing, or of itself."""
+    """Raises MethodNotUsable unless each is None or an active method of that user and gateway that
+    can carry the subscription, InvalidRequest for a backup of nothing, or of itself.
+
+    Alipay's cycle pay and WeChat Pay's contracts take one charge a period, whatever it is for.
+    """
     if backup_id is not None and backup_id == method_id:
         raise InvalidRequest("the backup is the method itself", param="backup_payment_method_id")
     if backup_id is not None and method_id is None:
@@ -138,8 +143,18 @@ async def require_methods(
     given = {"payment_method_id": method_id, "backup_payment_method_id": backup_id}
     async with context(request).database.single() as work:
         for param, wanted_id in given.items():
-            if wanted_id is not None:
-                await find_usable(work, wanted_id, application, user_id, gateway, param=param)
+            if wanted_id is None:
+                continue
+            record = await find_usable(work, wanted_id, application, user_id, gateway, param=param)
+            if not record.mandate.has_windows:
+                continue
+            other = await work.subscriptions.user_of(wanted_id, but_for=subscription_id)
+            if other is not None:
+                raise MethodNotUsable(
+                    f"{param} carries {other} already, and may be charged once a period: save"
+                    " another method, or end that first",
+                    param=param,
+                )
 
 
 async def _instructed(request: Request, payment_id: str, application: str) -> Payment | None:
@@ -162,7 +177,7 @@ async def _row(request: Request, payment_id: str, application: str) -> Payment |
 async def _joined(
     request: Request, record: SubscriptionRecord, payment: Payment | None
 ) -> SubscriptionDetails:
-    found = record.standing.subscription
+    found = await as_of_now(request, record)
     async with context(request).database.single() as work:
         signature = await find_signature(work, record.standing)
     return SubscriptionDetails(

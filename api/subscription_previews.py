@@ -14,8 +14,8 @@ from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, SubscriptionIdInPath
 from api.signatures import find_outgrown
-from api.subscription_clock import now_of
 from api.subscription_lookup import find_subscription
+from api.subscription_time import now_of
 from billing.charges import OF_A_PERIOD, minimum_of
 from billing.method import MethodStatus
 from billing.payment import GatewayName
@@ -80,9 +80,10 @@ async def preview(
     terms = found.record.start.terms
     now = await now_of(request, subscription_id, found.subscription.gateway)
     async with context(request).database.single() as work:
-        period = found.subscription.period
-        refunded = await work.subscriptions.refunded(subscription_id, period.number)
-        standing = found.record.standing.model_copy(update={"refunded": refunded})
+        refunded, changed_at = await work.subscriptions.refunded(found.subscription)
+        standing = found.record.standing.model_copy(
+            update={"refunded": refunded, "refunded_at": changed_at}
+        )
         quote = quoted(standing, terms, command, now)
         outgrown = None
         if isinstance(command, ChangeSubscription):

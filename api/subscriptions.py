@@ -31,6 +31,7 @@ from api.subscription_lookup import (
     is_recorded,
     require_methods,
 )
+from api.subscription_time import as_of_now
 from billing.errors import BillingError
 from billing.subscription import Subscription
 from billing.subscription_messages import (
@@ -118,6 +119,7 @@ async def subscribe(
         if claim.is_new or not await is_recorded(request, order.id, caller.application):
             await require_methods(
                 request,
+                order.id,
                 caller.application,
                 order.user_id,
                 order.gateway,
@@ -161,7 +163,8 @@ async def list_(
             limit=wanted.limit,
             cursor=wanted.cursor,
         )
-    answer = SubscriptionPage(data=page.data, has_more=page.has_more, next_cursor=page.next_cursor)
+    data = [await as_of_now(request, record) for record in page.data]
+    answer = SubscriptionPage(data=data, has_more=page.has_more, next_cursor=page.next_cursor)
     return _json(answer)
 
 
@@ -315,6 +318,7 @@ async def change_method(
     async def require(found: Subscription) -> None:
         await require_methods(
             request,
+            found.id,
             caller.application,
             found.user_id,
             wanted.gateway,

@@ -157,12 +157,20 @@ class Schedule(_Frozen):
 
     def resumed(self, interrupted: Period, paused_at: datetime, resumed_at: datetime) -> "Schedule":
         """The schedule after a pause that stopped `interrupted` and what was left of it: the next
-        period begins as much later as the pause lasted, and the anchor moves with it."""
+        period begins as much later as the pause lasted, and the anchor moves with it. Where that is
+        the same local day, the anchor keeps its date, and only its time of day moves."""
         lasted = resumed_at - paused_at
         number = interrupted.number + 1
         if not lasted:
             return self.with_cycle(self.cycle, number)
-        anchor = Anchor.at(interrupted.end + lasted, self.anchor.zone)
+        start, zone = interrupted.end + lasted, self.anchor.zone
+        anchor = Anchor.at(start, zone)
+        if anchor.local.date() == to_local_date(interrupted.end, zone):
+            local = datetime.combine(self.anchor.local.date(), anchor.local.time())
+            kept = self.model_copy(update={"anchor": Anchor(local=local, zone=zone)})
+            # Of a time that comes twice on the day, the second cannot be counted from another date.
+            if kept.starts_at(number) == start:
+                return kept.with_cycle(self.cycle, number)
         return Schedule(anchor=anchor, cycle=self.cycle, first_number=number)
 
     def _months(self, number: int) -> int:

@@ -59,8 +59,8 @@ def change(
     refunded: int = 0,
 ) -> Decision:
     """To another plan, now or with the next period. Asked back to the plan it has, a subscription
-    forgets the change that was to come. `refunded` (minor units) is what has gone back of the
-    period's payments, and is not credited as well.
+    forgets the change that was to come. `refunded` (minor units) is what has gone back of what was
+    paid for the period, and is not credited as well.
 
     Raises SubscriptionEnded, SubscriptionNotChangeable and InvalidRequest.
     """
@@ -113,7 +113,6 @@ def _change_now(
         schedule = Schedule(anchor=anchor, cycle=target.cycle, first_number=number)
         period = schedule.period(number)
         charge = charge_for_period(target.amount, period)
-        refunded = 0  # of the payments for a period that begins now
     else:
         charge = charge_for_rest(target.amount, period, at)
     cost = preview([*lines, charge], target.currency, balance=subscription.balance, minimum=minimum)
@@ -123,7 +122,13 @@ def _change_now(
         plan=target,
         schedule=schedule,
         period=period,
-        paid=PaidStretch(amount=charge.amount, start=at, end=period.end, refunded_before=refunded),
+        paid=PaidStretch(
+            amount=charge.amount,
+            start=at,
+            end=period.end,
+            refunded_before=refunded,
+            since_period=subscription.paid_since,
+        ),
         balance=cost.balance_after,
         pending=None,
         # A pause that was to begin with the old period's end begins with the new one's.

@@ -131,10 +131,12 @@ def cancel(
     at_period_end: bool,
     refund: bool = False,
     is_charged: bool = False,
+    refunded: int = 0,
 ) -> Decision:
     """Its end, now or with the period: at once where nothing is left of that, unless a charge that
     `is_charged` may pay for another. `refund` gives back the unused rest of what was charged for
     the period, however that was settled: what no payment of it covers belongs on the balance.
+    `refunded` (minor units) is what has gone back of what was paid for the period already.
 
     Raises SubscriptionEnded, InvalidRequest, and SubscriptionNotChangeable where no period has
     begun, or none ends because it is paused.
@@ -155,11 +157,16 @@ def cancel(
         return free_step(subscription, StepKind.CANCELLATION, at, **changed).model_copy(
             update={"effective_at": subscription.period.end}
         )
-    used_until = at
-    if subscription.status is _S.PAUSED and subscription.pause:
-        used_until = subscription.pause.starts_at
-    rest = subscription.paid.unused(used_until) if refund and subscription.paid else 0
+    paid = subscription.paid
+    rest = paid.less(refunded).unused(used_until(subscription, at)) if refund and paid else 0
     return _ended(subscription, at).model_copy(update={"refund": rest})
+
+
+def used_until(subscription: Subscription, at: datetime) -> datetime:
+    """The instant up to which one that ends then has used its period."""
+    if subscription.status is _S.PAUSED and subscription.pause:
+        return subscription.pause.starts_at
+    return whole_second(at)
 
 
 def pause(

@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Final
 
-from billing.messages import Message
+from billing.messages import Command, Message
 from billing.method import MethodStatus, SavedMethod
 from billing.payment import Failure, GatewayName
 
@@ -60,11 +60,17 @@ class SettleMethod(Message):
     now: datetime
 
 
+class DeleteMethod(Command):
+    """End the method; unless `is_forced` only where nothing that has not ended is charged to it."""
+
+    is_forced: bool = True
+
+
 class RevokeMethod(Message):
     """Give the method its final status, then have the gateway end it too.
 
     `failure` goes with the status failed; `order` is given where the row may not have been written
-    yet.
+    yet. Unless `is_forced` one that something is charged to is left as it is.
     """
 
     method_id: str
@@ -73,6 +79,7 @@ class RevokeMethod(Message):
     now: datetime
     failure: Failure | None = None
     order: MethodOrder | None = None
+    is_forced: bool = True
 
 
 class MakeDefault(Message):

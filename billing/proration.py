@@ -62,19 +62,21 @@ class Preview(_Frozen):
 
 class PaidStretch(_Frozen):
     """What was charged (minor units) for the time from `start` to `end`. `refunded_before` is what
-    had gone back of the period's payments until then, and is no part of it."""
+    had gone back of the period's payments until then, and is no part of it. `since_period` is the
+    number of the earlier period whose payments are in it too, as the credit of a change."""
 
     amount: Annotated[int, Field(ge=0)]
     start: AwareDatetime
     end: AwareDatetime
     refunded_before: Annotated[int, Field(ge=0)] = 0
+    since_period: int | None = None
 
     @classmethod
     def of(cls, period: Period, amount: int) -> "PaidStretch":
         return cls(amount=amount, start=period.start, end=period.end)
 
     def less(self, refunded: int) -> "PaidStretch":
-        """What of it still stands once so much of the period's payments has gone back in all."""
+        """What of it still stands once so much of its payments has gone back in all."""
         gone = max(refunded - self.refunded_before, 0)
         return self.model_copy(update={"amount": max(self.amount - gone, 0)})
 

@@ -231,7 +231,7 @@ def alipay_deduct_date(due_at: datetime) -> date:
     on which the charge is due."""
     due_on = due_at.astimezone(BEIJING).date()
     if due_on.day > ALIPAY_LAST_DAY:
-        return (due_on.replace(day=1) + timedelta(days=32)).replace(day=1)
+        return _in_every_month(due_on)
     return due_on.replace(day=min(due_on.day + ALIPAY_SPARE_DAYS, ALIPAY_LAST_DAY))
 
 
@@ -249,13 +249,22 @@ def next_alipay_deduct(
 
 def alipay_moved_date(standing: AlipayStanding, not_before: datetime) -> date | None:
     """The deduct date to which a plan is moved so that it can be charged from then on; None where
-    the one it has will do, or is later already, as no date is ever moved earlier."""
+    the one it has will do, or is later already, as no date is ever moved earlier. Where its tries
+    are used up, the next window opens no sooner than this one closes: whichever of the two a try
+    is counted in, there are not too many."""
     if not_before < alipay_window(standing.deduct_on).closes_at - CLEARANCE:
         if standing.tries < ALIPAY_TRIES:
             return None
-        not_before = max(not_before, alipay_window(standing.deduct_on).closes_at)
+        return _in_every_month(standing.deduct_on + timedelta(days=ALIPAY_DAYS_BEFORE + 1))
     wanted = alipay_deduct_date(not_before + 2 * CLEARANCE)
     return wanted if wanted > standing.deduct_on else None
+
+
+def _in_every_month(day: date) -> date:
+    """The day, or the first after it that no month lacks."""
+    if day.day <= ALIPAY_LAST_DAY:
+        return day
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def _beijing(day: date, at: time) -> datetime:

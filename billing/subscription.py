@@ -142,6 +142,12 @@ class Subscription(_Frozen):
         """Whether the current period is the trial, which a pause does not change."""
         return self.period.number == 0
 
+    @property
+    def paid_since(self) -> int:
+        """The first period whose payments are in what was paid for the current one."""
+        since = self.paid.since_period if self.paid else None
+        return self.period.number if since is None else since
+
 
 class SubscriptionOrder(_Frozen):
     """What somebody signs up for. `zone` is where days and months are counted."""

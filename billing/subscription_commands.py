@@ -20,7 +20,7 @@ from billing.errors import (
     SubscriptionNotChangeable,
     SubscriptionNotResumable,
 )
-from billing.lifecycle import cancel, is_used_up, move_end, pause, resume, waive
+from billing.lifecycle import cancel, is_used_up, move_end, pause, resume, used_until, waive
 from billing.moves import renewal_of, retry
 from billing.payment import GatewayName
 from billing.proration import Preview
@@ -110,7 +110,7 @@ def commanded(
             name = "undone" if decision.kind is StepKind.UNDO else "resumed"
             return _costing(standing, terms, decision, name, now)
         case ChangeSubscription():
-            at = _quoted_at(found, command, now)
+            at = _quoted_at(standing, command, now)
             minimum = minimum_of(found, terms)
             refunded = standing.refunded
             decision = change(
@@ -154,14 +154,13 @@ def _cancel(
         at_period_end=command.at_period_end,
         refund=command.refund,
         is_charged=charge is not None,
+        refunded=standing.refunded,
     )
     leaving = standing.model_copy(update={"subscription": decision.after})
     is_later = decision.after.cancel_at_period_end
     if is_later and charge is not None:
         decision = decision.model_copy(update={"effective_at": _left_at(leaving, charge, now)})
-    back = None
-    if decision.refund:
-        back = GivingBack(amount=decision.refund, reason="the subscription was canceled")
+    back = _unused(found, now) if command.refund else None
     name = "cancellation_scheduled" if is_later else "canceled"
     move = Move(
         event=f"subscription.{name}",
@@ -180,6 +179,15 @@ def _left_at(leaving: SubscriptionStanding, charge: Charge, now: datetime) -> da
     if not leaving.is_forgone:
         return charge.decision.after.period.end
     return now if is_used_up(found, now) else found.period.end
+
+
+def _unused(found: Subscription, now: datetime) -> GivingBack | None:
+    """What is unused; what of it has gone back already is seen as the refunds are reserved."""
+    until = used_until(found, now)
+    rest = found.paid.unused(until) if found.paid else 0
+    if not rest:
+        return None
+    return GivingBack(amount=rest, used_until=until, reason="the subscription was canceled")
 
 
 def _free(standing: SubscriptionStanding, decision: Decision, name: str) -> tuple[Decision, Move]:
@@ -218,15 +226,20 @@ def _changing(
     return decision, charging(found, terms, decision, method_id, way=command.way)
 
 
-def _quoted_at(found: Subscription, command: ChangeSubscription, now: datetime) -> datetime:
-    """The instant that is charged for. Raises InvalidRequest for a quote that no longer holds."""
-    at = command.quoted_at
+def _quoted_at(
+    standing: SubscriptionStanding, command: ChangeSubscription, now: datetime
+) -> datetime:
+    """The instant that is charged for. Raises InvalidRequest for a quote that no longer holds: one
+    is told in whole seconds, and does not hold either where money went back within its second."""
+    at, found = command.quoted_at, standing.subscription
     if at is None or at == found.period.end:
         return now
-    if not max(now - QUOTE_LIFE, whole_second(found.updated_at)) <= at <= now:
+    is_refunded_since = standing.refunded_at is not None and standing.refunded_at > at
+    is_fresh = max(now - QUOTE_LIFE, whole_second(found.updated_at)) <= at <= now
+    if is_refunded_since or not is_fresh:
         raise InvalidRequest(
-            "quoted_at is that of no preview of the last ten minutes, or the subscription has"
-            " changed since: preview it again",
+            "quoted_at is that of no preview of the last ten minutes, or the subscription or what"
+            " was refunded of it has changed since: preview it again",
             param="quoted_at",
         )
     return at

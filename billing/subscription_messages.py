@@ -94,9 +94,11 @@ class ChargeEnd(Message):
 
 class GivingBack(Message):
     """What is still to be given back: `amount` (minor units) of what was paid for the subscription,
-    the newest payments first, or else the whole of one payment."""
+    the newest payments first, or else the whole of one payment. The amount is the rest that was
+    unused at `used_until`, without regard to what has gone back of it already."""
 
     amount: int | None = None
+    used_until: datetime | None = None
     payment_id: str | None = None
     reason: str
 
@@ -113,7 +115,8 @@ class SubscriptionStanding(Message):
     """Where a subscription stands in the record. `version` counts its writes, `charges` its
     charges; `charge` is the one under way, and `charge_end` how its payment has ended. Only a read
     tells `signed`, the saved method that was signed for what the plan costs where another stands,
-    and `refunded` (minor units), what has gone back of the payments for the current period."""
+    and `refunded` (minor units), what has gone back of what was paid for the current period, which
+    last changed at `refunded_at`."""
 
     subscription: Subscription
     version: int
@@ -125,6 +128,7 @@ class SubscriptionStanding(Message):
     giving_back: GivingBack | None = None
     signed: str | None = None
     refunded: int = 0
+    refunded_at: datetime | None = None
 
     @property
     def plan_to_come(self) -> Plan:
@@ -249,8 +253,8 @@ class FindReturns(Message):
 
 
 class FoundReturns(Message):
-    """The refunds to be started; `covered` (minor units) is what they come to, `gone` what of
-    those payments was given back or disputed before."""
+    """The refunds to be started; `covered` (minor units) is what they come to, `gone` what of the
+    amount is not given back any more, as its payments were refunded or disputed before."""
 
     refunds: tuple[RefundRequest, ...] = ()
     covered: int = 0

@@ -63,10 +63,14 @@ disputes: Final = Table(
 
 
 def held_of(receipts: Table) -> LateralFromClause:
-    """What disputes have of each receipt, `disputed_minor`: withdrawn and not reinstated."""
+    """What disputes have of each receipt, `disputed_minor`: withdrawn and not reinstated; and when
+    anything of them was last written."""
     held = func.sum(disputes.c.withdrawn_minor - disputes.c.reinstated_minor)
     return (
-        select(cast(func.coalesce(held, 0), BigInteger).label("disputed_minor"))
+        select(
+            cast(func.coalesce(held, 0), BigInteger).label("disputed_minor"),
+            func.max(disputes.c.updated_at).label("changed_at"),
+        )
         .where(
             disputes.c.payment_id == receipts.c.payment_id,
             disputes.c.attempt == receipts.c.attempt,

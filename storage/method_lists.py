@@ -19,7 +19,7 @@ from storage.method_tables import (
     payment_methods,
 )
 from storage.paging import Page
-from storage.tables import payments
+from storage.tables import payment_attempts, payments
 
 _UNPAID: Final = [
     status.value for status in (PaymentStatus.FAILED, PaymentStatus.CANCELED, PaymentStatus.EXPIRED)
@@ -115,3 +115,22 @@ async def was_charged(connection: AsyncConnection, method_id: str) -> bool:
         )
     )
     return bool(found)
+
+
+async def charges_since(connection: AsyncConnection, method_id: str, since: datetime) -> int:
+    """See `Methods.charges_since`."""
+    of_method = select(payment_methods).where(payment_methods.c.id == method_id).subquery()
+    is_asked = exists().where(
+        payment_attempts.c.payment_id == payments.c.id,
+        payment_attempts.c.gateway_status.is_not(None),
+    )
+    counted = await connection.scalar(
+        select(func.count()).where(
+            payments.c.application == of_method.c.application,
+            payments.c.user_id == of_method.c.user_id,
+            payments.c.created_at >= since,
+            payments.c.payment_method_id == of_method.c.id,
+            is_asked,
+        )
+    )
+    return counted or 0

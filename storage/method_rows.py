@@ -1,6 +1,7 @@
 """What a saved method's row says, and how its order and instructions are sealed in it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -162,3 +163,19 @@ def method_event_data_of(row: RowMapping) -> dict[str, Any]:
         "ends_at": ends_at and ends_at.isoformat(),
         "expires_at": expires_at and expires_at.isoformat(),
     }
+
+
+def face_values(
+    reference: str | None,
+    card: CardFace | None,
+    most_minor: int | None,
+    ends_at: datetime | None,
+) -> dict[str, Any]:
+    """What the gateway said where it did: what was known before is not forgotten."""
+    said = {
+        "reference": reference,
+        "card": card.model_dump(mode="json") if card is not None else None,
+        "most_minor": most_minor,
+        "ends_at": ends_at,
+    }
+    return {column: value for column, value in said.items() if value is not None}

@@ -20,6 +20,7 @@ from billing.payment import Failure, GatewayName, NextAction
 from runtime.cipher import Cipher
 from storage.events import Events
 from storage.method_lists import (
+    charges_since,
     expiring_methods,
     page_of_methods,
     unfinished_methods,
@@ -27,6 +28,7 @@ from storage.method_lists import (
 )
 from storage.method_rows import (
     MethodRecord,
+    face_values,
     method_event_data_of,
     method_record_of,
     seal_method_action,
@@ -194,7 +196,7 @@ class Methods:
             .exists()
         )
         values: dict[str, Any] = {
-            **_face(reference, card, most_minor, ends_at),
+            **face_values(reference, card, most_minor, ends_at),
             "is_default": ~has_default,
             "next_action": None,
             "activated_at": now,
@@ -213,7 +215,7 @@ class Methods:
     ) -> None:
         """What the gateway says now of one that is active: the network has put a new card in the
         old one's place, say. Nothing is written where nothing is new."""
-        values = _face(reference, card, most_minor, ends_at)
+        values = face_values(reference, card, most_minor, ends_at)
         is_new = [payment_methods.c[name].is_distinct_from(to) for name, to in values.items()]
         await self._change(method_id, values, "method.updated", now, or_(false(), *is_new))
 
@@ -293,6 +295,11 @@ class Methods:
         """Whether it was charged since it was asked for, or may be just now, for whatever that
         was."""
         return await was_charged(self._connection, method_id)
+
+    async def charges_since(self, method_id: str, since: datetime) -> int:
+        """How many payments that began since then its gateway was asked for, whatever came of
+        them."""
+        return await charges_since(self._connection, method_id, since)
 
     async def page(
         self,
@@ -377,22 +384,6 @@ class Methods:
             method_id, row["application"], event, method_event_data_of(row), now
         )
         return True
-
-
-def _face(
-    reference: str | None,
-    card: CardFace | None,
-    most_minor: int | None,
-    ends_at: datetime | None,
-) -> dict[str, Any]:
-    """What the gateway said where it did: what was known before is not forgotten."""
-    said = {
-        "reference": reference,
-        "card": card.model_dump(mode="json") if card is not None else None,
-        "most_minor": most_minor,
-        "ends_at": ends_at,
-    }
-    return {column: value for column, value in said.items() if value is not None}
 
 
 def _not_before(now: datetime) -> ColumnElement[datetime]:

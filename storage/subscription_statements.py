@@ -1,5 +1,6 @@
 """The statements of every subscription's way, built once: see `payment_statements`."""
 
+from datetime import datetime
 from functools import cache
 from typing import Final
 
@@ -8,8 +9,10 @@ from sqlalchemy import (
     Insert,
     Select,
     Text,
+    all_,
     any_,
     bindparam,
+    case,
     cast,
     func,
     insert,
@@ -34,31 +37,40 @@ FIND_SUBSCRIPTION_OF_APPLICATION: Final = FIND_SUBSCRIPTION.where(
 )
 
 
-def _refunded_of_period() -> Select[int]:
-    """A payer may dispute what was refunded already: of a payment no more goes back than it was."""
+def _refunded_of_periods() -> Select[int, datetime]:
+    """How much, and when that last changed. A payer may dispute what was refunded already: of a
+    payment no more goes back than it was."""
+    has_failed = refunds.c.status == RefundStatus.FAILED.value
+    minor = func.sum(refunds.c.amount_minor).filter(~has_failed)
+    changed_at = case((has_failed, refunds.c.updated_at), else_=refunds.c.recorded_at)
     taken = (
-        select(func.coalesce(func.sum(refunds.c.amount_minor), 0).label("minor"))
-        .where(OF_RECEIPT, refunds.c.status != RefundStatus.FAILED.value)
+        select(func.coalesce(minor, 0).label("minor"), func.max(changed_at).label("changed_at"))
+        .where(OF_RECEIPT, refunds.c.id != all_(bindparam("but_for", type_=ARRAY(Text))))
         .lateral("taken")
     )
     held = held_of(receipts)
     gone = func.least(receipts.c.amount_minor, taken.c.minor + held.c.disputed_minor)
     return (
-        select(cast(func.coalesce(func.sum(gone), 0), BigInteger))
+        select(
+            cast(func.coalesce(func.sum(gone), 0), BigInteger),
+            func.max(func.greatest(taken.c.changed_at, held.c.changed_at)),
+        )
         .select_from(subscription_charges)
         .join(receipts, receipts.c.payment_id == subscription_charges.c.payment_id)
         .join(taken, true())
         .join(held, true())
         .where(
             subscription_charges.c.subscription_id == bindparam("of_id"),
-            subscription_charges.c.period_number == bindparam("of_period"),
+            subscription_charges.c.period_number.between(
+                bindparam("since_period"), bindparam("until_period")
+            ),
             subscription_charges.c.status == ChargeStatus.PAID.value,
             receipts.c.kept,
         )
     )
 
 
-REFUNDED_OF_PERIOD: Final = _refunded_of_period()
+REFUNDED_OF_PERIODS: Final = _refunded_of_periods()
 
 
 @cache

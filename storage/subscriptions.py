@@ -1,5 +1,6 @@
 """Subscriptions, written by their own process alone: each write names the version before it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from storage.subscription_rows import (
 from storage.subscription_statements import (
     FIND_SUBSCRIPTION,
     FIND_SUBSCRIPTION_OF_APPLICATION,
-    REFUNDED_OF_PERIOD,
+    REFUNDED_OF_PERIODS,
     writing,
 )
 from storage.subscription_tables import (
@@ -174,32 +175,43 @@ class Subscriptions:
         if written.first() is None:
             await self._require_repeat(step)
 
-    async def paid(self, subscription_id: str) -> list[str]:
-        """The payments that paid for it, the newest first."""
+    async def paid(self, subscription_id: str, *, since_period: int = 0) -> list[str]:
+        """The payments that paid for it, from that period on, the newest first."""
         rows = await self._connection.execute(
             select(subscription_charges.c.payment_id)
             .where(
                 subscription_charges.c.subscription_id == subscription_id,
                 subscription_charges.c.status == ChargeStatus.PAID.value,
+                subscription_charges.c.period_number >= since_period,
             )
             .order_by(subscription_charges.c.number.desc())
         )
         return list(rows.scalars())
 
-    async def refunded(self, subscription_id: str, period_number: int) -> int:
-        """What has gone back (minor units) of the payments for that period: refunded, set aside for
-        that, or withdrawn by a dispute."""
+    async def refunded(
+        self, found: Subscription, but_for: Sequence[str] = ()
+    ) -> tuple[int, datetime | None]:
+        """What has gone back (minor units) of what was paid for its period: refunded, set aside for
+        that, or withdrawn by a dispute, without the refunds of those ids; and when that last
+        changed."""
         rows = await self._connection.execute(
-            REFUNDED_OF_PERIOD, {"of_id": subscription_id, "of_period": period_number}
+            REFUNDED_OF_PERIODS,
+            {
+                "of_id": found.id,
+                "since_period": found.paid_since,
+                "until_period": found.period.number,
+                "but_for": list(but_for),
+            },
         )
-        return rows.scalar_one()
+        minor, changed_at = rows.one()
+        return minor, changed_at
 
     async def page(
         self, *, application: str, user_id: str, limit: int, cursor: str | None
-    ) -> Page[Subscription]:
+    ) -> Page[SubscriptionRecord]:
         """A user's subscriptions, newest first. Raises InvalidRequest on a cursor that is not
         ours."""
-        query = select(subscriptions.c.state).where(
+        query = RECORD.where(
             subscriptions.c.application == application, subscriptions.c.user_id == user_id
         )
         if cursor is not None:
@@ -209,9 +221,10 @@ class Subscriptions:
         rows = await self._connection.execute(
             query.order_by(subscriptions.c.id.desc()).limit(limit + 1)
         )
-        found = [Subscription.model_validate(state) for state in rows.scalars()]
+        found = [record_of(row, self._cipher) for row in rows.mappings()]
         page, has_more = found[:limit], len(found) > limit
-        return Page(page, has_more, page[-1].id if has_more else None)
+        last = page[-1].standing.subscription.id if has_more else None
+        return Page(page, has_more, last)
 
     async def alive_of(self, application: str, user_id: str) -> list[SubscriptionRecord]:
         """The user's subscriptions that have not ended, in no order."""
@@ -224,9 +237,9 @@ class Subscriptions:
         )
         return [record_of(row, self._cipher) for row in rows.mappings()]
 
-    async def uses(self, payment_method_id: str) -> bool:
-        """Whether a subscription that has not ended is charged to the method, or would be where
-        its own declines."""
+    async def user_of(self, payment_method_id: str, *, but_for: str = "") -> str | None:
+        """A subscription that has not ended and is charged to the method, or would be where its own
+        declines; another one than `but_for`."""
         charged = subscriptions.c.payment_method_id == payment_method_id
         owner = select(payment_methods.c.application, payment_methods.c.user_id).where(
             payment_methods.c.id == payment_method_id
@@ -238,12 +251,15 @@ class Subscriptions:
         for is_used in (charged, backed):
             rows = await self._connection.execute(
                 select(subscriptions.c.id)
-                .where(is_used, subscriptions.c.status.not_in(_ENDED))
+                .where(
+                    is_used, subscriptions.c.status.not_in(_ENDED), subscriptions.c.id != but_for
+                )
                 .limit(1)
             )
-            if rows.first() is not None:
-                return True
-        return False
+            user: str | None = rows.scalar()
+            if user is not None:
+                return user
+        return None
 
     async def unfinished(self, after: str | None, limit: int) -> list[str]:
         """Ids, in order, of those for which something should have happened by now, or is under way:

@@ -19,11 +19,13 @@ from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from activities.method import MethodActivities
+from billing.errors import MethodInUse
 from billing.messages import GATEWAY_REPORTED, Command, GatewayReport
 from billing.method import MethodStatus, SavedMethod
 from billing.method_messages import (
     METHOD_AFTER_WORKFLOW,
     METHOD_WORKFLOW,
+    DeleteMethod,
     MakeDefault,
     MethodAfterInput,
     MethodEnded,
@@ -54,6 +56,8 @@ class _MethodCalls:
         self._standing: MethodStanding | None = None
         self._reported = Reported()
         self._is_deleted = False
+        self._is_forced = False
+        self._refusal: ApplicationError | None = None
 
     async def _settle(self) -> None:
         """Ask the gateway for as long as it takes, or until the method is deleted."""
@@ -74,6 +78,7 @@ class _MethodCalls:
         *,
         failure: Failure | None = None,
         order: MethodOrder | None = None,
+        is_forced: bool = True,
     ) -> None:
         """End it here, and at the gateway for as long as that takes."""
         self._take(
@@ -85,6 +90,7 @@ class _MethodCalls:
                     status=status,
                     failure=failure,
                     order=order,
+                    is_forced=is_forced,
                     now=workflow.now(),
                 ),
                 task_queue=gateway_queue(self._gateway),
@@ -92,15 +98,29 @@ class _MethodCalls:
             )
         )
 
-    async def _deleted(self) -> SavedMethod:
-        self._is_deleted = True
-        await workflow.wait_condition(lambda: self._has_ended and not self._is_to_be_revoked)
+    async def _deleted(self, command: DeleteMethod) -> SavedMethod:
+        self._is_forced = command.is_forced or (self._is_deleted and self._is_forced)
+        self._is_deleted, self._refusal = True, None
+        await workflow.wait_condition(
+            lambda: self._refusal is not None or (self._has_ended and not self._is_to_be_revoked)
+        )
+        if self._refusal is not None:
+            raise self._refusal
         return self._method
 
     async def _has_wound_up(self) -> bool:
         """Revoke what is to be revoked; whether nothing has come up meanwhile."""
         if self._is_ending:
-            await self._revoke(MethodStatus.ENDED)
+            is_forced = self._is_forced
+            try:
+                await self._revoke(MethodStatus.ENDED, is_forced=is_forced)
+            except ActivityError as problem:
+                cause = problem.cause
+                if not isinstance(cause, ApplicationError) or cause.type != MethodInUse.code:
+                    raise
+                if is_forced == self._is_forced:
+                    self._is_deleted, self._refusal = False, _refusal(cause)
+                return False
         elif self._is_to_be_revoked:
             await self._revoke(self._method.status)
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() or self._has_come_up)
@@ -201,9 +221,10 @@ class MethodSetupWorkflow(_MethodCalls):
         return self._method
 
     @workflow.update
-    async def revoke(self, command: Command) -> SavedMethod:
-        """The method once it has ended here and at its gateway."""
-        return await self._deleted()
+    async def revoke(self, command: DeleteMethod) -> SavedMethod:
+        """The method once it has ended here and at its gateway. Raises ApplicationError
+        `method_in_use`, unless it is forced."""
+        return await self._deleted(command)
 
     @workflow.signal(name=GATEWAY_REPORTED)
     def gateway_reported(self, report: GatewayReport) -> None:
@@ -279,9 +300,10 @@ class MethodAfterWorkflow(_MethodCalls):
                 return self._ended
 
     @workflow.update
-    async def revoke(self, command: Command) -> SavedMethod:
-        """The method once it has ended here and at its gateway."""
-        return await self._deleted()
+    async def revoke(self, command: DeleteMethod) -> SavedMethod:
+        """The method once it has ended here and at its gateway. Raises ApplicationError
+        `method_in_use`, unless it is forced."""
+        return await self._deleted(command)
 
     @workflow.update
     async def make_default(self, command: Command) -> SavedMethod:
@@ -296,11 +318,13 @@ class MethodAfterWorkflow(_MethodCalls):
         except ActivityError as problem:
             if not isinstance(problem.cause, ApplicationError):
                 raise
-            raise ApplicationError(
-                problem.cause.message, type=problem.cause.type, non_retryable=True
-            ) from problem
+            raise _refusal(problem.cause) from problem
         return standing.method
 
     @workflow.signal(name=GATEWAY_REPORTED)
     def gateway_reported(self, report: GatewayReport) -> None:
         self._reported.hear(report)
+
+
+def _refusal(cause: ApplicationError) -> ApplicationError:
+    return ApplicationError(cause.message, type=cause.type, non_retryable=True)

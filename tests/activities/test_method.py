@@ -1,6 +1,7 @@
 """What the activities of a saved method do to the record, with scripted mandates."""
 
 import itertools
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.method import DESCRIPTION, MethodActivities
 from billing.errors import AnswerUntrusted, GatewayMisconfigured, GatewayThrottled, OutcomeUnknown
-from billing.identifiers import mandate_number
+from billing.identifiers import make_id, mandate_number
 from billing.method import MethodStatus
 from billing.method_messages import (
     MakeDefault,
@@ -21,7 +22,7 @@ from billing.method_messages import (
     RevokeMethod,
     SettleMethod,
 )
-from billing.payment import Failure, GatewayName, NoAction
+from billing.payment import Failure, GatewayName, NoAction, PaymentMethod, PaymentStatus
 from embedded.postgres import PostgresServer
 from gateways.gateway import AlreadyOrdered, Refused
 from gateways.mandates import MandateObservation, MandateState
@@ -29,6 +30,7 @@ from storage.database import Database
 from storage.method_rows import MethodRecord
 from storage.tables import events
 from tests.activities.scripted import ScriptedGateway
+from tests.activities.scripted import order as payment_order
 from tests.activities.scripted_mandates import (
     ACTIVE,
     CARD,
@@ -88,6 +90,8 @@ class Desk:
         status: MethodStatus = MethodStatus.ENDED,
         failure: Failure | None = None,
         order: MethodOrder | None = None,
+        *,
+        is_forced: bool = True,
     ) -> MethodStanding:
         return await self.activities.revoke(
             RevokeMethod(
@@ -96,6 +100,7 @@ class Desk:
                 status=status,
                 failure=failure,
                 order=order,
+                is_forced=is_forced,
                 now=NOW + timedelta(minutes=2),
             )
         )
@@ -273,6 +278,33 @@ class TestSettle:
         with pytest.raises(ApplicationError) as unknown:
             await desk.settle(OutcomeUnknown("cut"))
         assert (unknown.value.type, unknown.value.non_retryable) == ("outcome_unknown", False)
+
+    async def test_unless_it_is_in_use(self, desk: Desk) -> None:
+        """Looked at in the transaction that ends it: a charge that was begun since the command was
+        given is seen."""
+        await desk.open()
+        await desk.settle(ACTIVE)
+        payment = payment_order().model_copy(
+            update={
+                "payment_id": make_id("pay", secrets.randbits(40), b"\x02" * 10),
+                "user_id": desk.order.user_id,
+                "method": PaymentMethod.SAVED,
+                "payment_method_id": desk.order.method_id,
+            }
+        )
+        async with desk.database.begin() as work:
+            await work.payments.insert(payment, NOW)
+        with pytest.raises(ApplicationError) as refusal:
+            await desk.revoke(is_forced=False)
+        assert (refusal.value.type, refusal.value.non_retryable) == ("method_in_use", True)
+        assert (await desk.record()).method.status is MethodStatus.ACTIVE
+        assert desk.mandates.revoked == []
+        async with desk.database.begin() as work:
+            await work.payments.move(
+                payment.payment_id, PaymentStatus.FAILED, failure=EXPIRED, now=NOW
+            )
+        for _ in range(2):
+            assert (await desk.revoke(is_forced=False)).method.status is MethodStatus.ENDED
 
     async def test_consent_given_after_the_end_is_still_to_be_revoked(self, desk: Desk) -> None:
         await desk.open()

@@ -10,13 +10,13 @@ import pytest
 from activities.method import MethodActivities
 from activities.preparing import PreparingActivities
 from billing.method_messages import MethodOrder, OpenMethod, SettleMethod
-from billing.payment import Failure, GatewayName
-from billing.rails import wechat_window
+from billing.payment import Failure, GatewayName, PaymentMethod, PaymentStatus
+from billing.rails import ALIPAY_TRIES, alipay_window, wechat_window
 from billing.subscription import StepKind
 from billing.subscription_messages import Announced, PrepareCharge, PreparedCharge
 from gateways.mandates import Mandate, MandateObservation, MandateRefused, MandateState
 from storage.database import Database
-from tests.activities.scripted import ScriptedGateway
+from tests.activities.scripted import ScriptedGateway, order
 from tests.activities.scripted_mandates import ENDED, ScriptedMandates, method_order
 
 NOON = datetime(2026, 3, 10, 4, tzinfo=UTC)  # in Beijing
@@ -52,6 +52,7 @@ class Desk:
 
     def __init__(self, database: Database, gateway: GatewayName, **seen: Any) -> None:
         standing = MandateObservation(MandateState.ACTIVE, "NORMAL", reference="agr_1", **seen)
+        self._database = database
         self.mandates = TellingMandates(standing)
         self.gateway = gateway
         number = next(_numbers)
@@ -74,6 +75,25 @@ class Desk:
             SettleMethod(method_id=self.method.method_id, gateway=self.gateway, now=now)
         )
         return self
+
+    async def declined(self, at: datetime, *, was_asked: bool = True) -> None:
+        """A payment charged to it that brought no money."""
+        payment = order(next(_numbers)).model_copy(
+            update={
+                "user_id": self.method.user_id,
+                "gateway": self.gateway,
+                "method": PaymentMethod.SAVED,
+                "payment_method_id": self.method.method_id,
+                "created_at": at,
+            }
+        )
+        async with self._database.begin() as work:
+            await work.payments.insert(payment, at)
+            word = "declined" if was_asked else None
+            await work.attempts.set(payment.payment_id, 1, gateway_status=word, now=at)
+            await work.payments.move(
+                payment.payment_id, PaymentStatus.FAILED, failure=NOT_NOW, now=at
+            )
 
     async def prepare(self, **changed: Any) -> PreparedCharge:
         values: dict[str, Any] = {
@@ -184,6 +204,41 @@ class TestAgreement:
     async def test_that_is_not_moved_carries_nothing(self, agreement: Desk) -> None:
         agreement.mandates.refuses = True
         assert await agreement.prepare(now=NOON + timedelta(days=6)) == UNREADY
+
+    async def test_whose_tries_are_used_up_waits_for_another_window(self, agreement: Desk) -> None:
+        deduct_on = date(2026, 3, 12)
+        opened = alipay_window(deduct_on).opens_at
+        await agreement.declined(opened - timedelta(hours=1))
+        await agreement.declined(opened + timedelta(hours=2), was_asked=False)
+        for hours in range(1, ALIPAY_TRIES):
+            await agreement.declined(opened + timedelta(hours=hours))
+        assert (await agreement.prepare()).is_ready
+        await agreement.declined(NOON)
+        later = NOON + timedelta(hours=1)
+        assert await agreement.prepare(now=later, may_wait=False) == UNREADY
+        assert agreement.mandates.moved == []
+        told = await agreement.prepare(now=later)
+        [moved] = agreement.mandates.moved
+        assert not told.is_ready
+        assert told.at is not None
+        assert told.at > alipay_window(deduct_on).closes_at
+        agreement.mandates.seen = MandateObservation(
+            MandateState.ACTIVE, "NORMAL", reference="agr_1", charge_on=moved
+        )
+        again = await agreement.prepare(now=later + timedelta(hours=1))
+        assert (again.is_ready, again.at) == (False, told.at)
+        assert (await agreement.prepare(now=told.at)).is_ready
+        assert agreement.mandates.moved == [moved]
+
+    async def test_that_missed_its_date_after_many_tries_waits_too(self, agreement: Desk) -> None:
+        closed = alipay_window(date(2026, 3, 12)).closes_at
+        for hours in range(1, ALIPAY_TRIES + 1):
+            await agreement.declined(closed - timedelta(hours=hours))
+        told = await agreement.prepare(now=closed + timedelta(hours=8))
+        [moved] = agreement.mandates.moved
+        assert alipay_window(moved).opens_at > closed
+        assert told.at is not None
+        assert (told.is_ready, alipay_window(moved).contains(told.at)) == (False, True)
 
     async def test_without_a_rhythm_is_charged_when_due(self, database: Database) -> None:
         free = await Desk(database, GatewayName.ALIPAY).save()

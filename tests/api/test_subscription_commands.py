@@ -125,6 +125,44 @@ class TestCommands:
         payment = (await shop.get(f"/{paid}")).json()
         assert payment["amount_refunded"] <= payment["amount"]
 
+    async def test_a_preview_of_the_end_tells_what_is_given_back(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        paid, price = subscription["latest_payment_id"], subscription["plan"]["amount"]
+        ending = {"command": "cancel", "at_period_end": False, "refund": True}
+        path = f"/subscription/{subscription['id']}/preview"
+        whole = (await shop.post(path, ending)).json()["refund"]
+        refund = {"payment_id": paid, "amount": price // 3, "reason": "goodwill"}
+        answer = await shop.post("/refund", refund, secrets.token_hex(16))
+        assert answer.status_code == 201, answer.text
+        rest = (await shop.post(path, ending)).json()["refund"]
+        assert 0 < rest <= whole - price // 3 + 1
+        found = await commanded(shop, subscription, "cancel", at_period_end=False, refund=True)
+        assert found["balance"] == 0
+        events = (await shop.get("/events", limit=100)).json()["data"]
+        [told] = [one["data"] for one in events if one["type"] == "subscription.given_back"]
+        assert (told["refunded"], told["credited"]) == (rest, 0)
+
+    async def test_a_refund_after_a_change_of_cycle_is_not_credited(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        first, path = (
+            subscription["latest_payment_id"],
+            f"/subscription/{subscription['id']}/preview",
+        )
+        yearly = await commanded(
+            shop, subscription, "change", tier="BASIC", cycle="yearly", when="now"
+        )
+        await pay(shop, yearly["payment"])
+        async with asyncio.timeout(20):
+            while (await read(shop, subscription["id"]))["plan"]["cycle"] != "yearly":
+                await asyncio.sleep(0.05)
+        ending = {"command": "cancel", "at_period_end": False, "refund": True}
+        before = (await shop.post(path, ending)).json()["refund"]
+        refund = {"payment_id": first, "reason": "goodwill"}
+        answer = await shop.post("/refund", refund, secrets.token_hex(16))
+        assert answer.status_code == 201, answer.text
+        after = (await shop.post(path, ending)).json()["refund"]
+        assert abs(before - after - subscription["plan"]["amount"]) <= 1
+
     async def test_what_was_refunded_is_not_credited(self, shop: Shop) -> None:
         subscription = await active(shop)
         refund = {"payment_id": subscription["latest_payment_id"], "reason": "goodwill"}
@@ -134,6 +172,7 @@ class TestCommands:
             {"tier": "PREMIUM", "cycle": "monthly"},
             f"/subscription/{subscription['id']}",
         )
+        await asyncio.sleep(1.1)
         quote = (await shop.post(f"{path}/preview", {"command": "change", **dearer})).json()
         assert [line["code"] for line in quote["preview"]["lines"]] == ["new_rest"]
         await asyncio.sleep(1.1)
@@ -141,6 +180,20 @@ class TestCommands:
             shop, subscription, "change", **dearer, quoted_at=quote["effective_at"]
         )
         assert changing["payment"]["amount"] == quote["preview"]["total"]
+
+    async def test_a_quote_from_before_a_refund_is_not_charged(self, shop: Shop) -> None:
+        subscription = await active(shop)
+        path = f"/subscription/{subscription['id']}/preview"
+        dearer = {"tier": "PREMIUM", "cycle": "monthly"}
+        await asyncio.sleep(1.1)
+        quote = (await shop.post(path, {"command": "change", **dearer})).json()
+        refund = {"payment_id": subscription["latest_payment_id"], "reason": "goodwill"}
+        answer = await shop.post("/refund", refund, secrets.token_hex(16))
+        assert answer.status_code == 201, answer.text
+        refused = await command(
+            shop, subscription, "change", **dearer, quoted_at=quote["effective_at"]
+        )
+        assert (refused.status_code, refused.json()["param"]) == (422, "quoted_at")
 
     async def test_paused_it_grants_nothing_until_it_is_resumed(self, shop: Shop) -> None:
         subscription = await active(shop)

@@ -2,24 +2,56 @@
 
 import asyncio
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from billing.subscription_messages import SUBSCRIPTION_WORKFLOW
+from billing.dunning import Debt, DunningSchedule
+from billing.subscription import Access, SubscriptionStatus
+from billing.subscription_messages import SUBSCRIPTION_WORKFLOW, WriteSubscription
 from storage.tables import idempotency_claims as claims
 from tests.api import saving
 from tests.api.conftest import Shop
 from tests.api.subscribing import (
     active,
     asked,
+    command,
     commanded,
     customer,
     pay,
+    read,
     signed_up,
     until,
 )
+
+
+async def test_access_is_what_is_granted_now(shop: Shop) -> None:
+    """While the customer pays by hand nothing is written, and the grace ends all the same."""
+    subscription = await active(shop)
+    await shop.stack.context.client.get_workflow_handle(subscription["id"]).terminate()
+    now = datetime.now(UTC)
+    async with shop.stack.database.begin() as work:
+        record = await work.subscriptions.find(subscription["id"])
+        assert record is not None
+        owing = {"status": SubscriptionStatus.PAST_DUE, "access": Access.GRACE}
+        due_at = now - timedelta(hours=DunningSchedule().restricted_after_hours + 1)
+        found = record.standing.subscription
+        step = WriteSubscription(
+            version=record.standing.version,
+            subscription=found.model_copy(update=owing),
+            debt=Debt(due_at=due_at, ends_at=found.period.end, zone="UTC", method_id=None),
+            event="subscription.access_changed",
+            next_at=now + timedelta(days=1),
+            now=due_at,
+        )
+        await work.subscriptions.write(step)
+    assert (await read(shop, subscription["id"]))["access"] == "restricted"
+    page = (await shop.get("/subscription", user_id=subscription["user_id"])).json()
+    assert [one["access"] for one in page["data"]] == ["restricted"]
+    known = await customer(shop, subscription["user_id"])
+    assert (known["tier"], known["tier_reason"]) == ("FREE", "unpaid")
 
 
 class TestSigningUp:
@@ -54,6 +86,28 @@ class TestSigningUp:
         assert (subscription["status"], subscription["payment"]) == ("active", None)
         refused = await saving.delete(shop, method["id"])
         assert (refused.status_code, refused.json()["code"]) == (409, "method_in_use")
+
+    async def test_a_mandate_with_windows_carries_one(self, shop: Shop, told: Shop) -> None:
+        user_id = f"user_{secrets.token_hex(6)}"
+        method = await saving.active(shop, told, gateway="alipay", user_id=user_id, every_months=1)
+        key, first = secrets.token_hex(16), {"user_id": user_id, "payment_method_id": method["id"]}
+        answer = await asked(shop, key, **first)
+        assert answer.status_code == 201, answer.text
+        subscription = answer.json()
+        assert (await asked(shop, key, **first)).json()["id"] == subscription["id"]
+        refused = await asked(shop, **first)
+        assert refused.status_code == 422
+        assert refused.json()["code"] == "payment_method_not_usable"
+        assert subscription["id"] in refused.json()["detail"]
+        other = await active(shop, user_id=user_id)
+        body = {"gateway": "alipay", "payment_method_id": method["id"]}
+        refused = await command(shop, other, "method", **body)
+        assert (refused.status_code, refused.json()["param"]) == (422, "payment_method_id")
+        await until(shop, subscription["id"], "active")
+        await commanded(shop, subscription, "method", **body)
+        await commanded(shop, subscription, "cancel", at_period_end=False)
+        found = await commanded(shop, other, "method", **body)
+        assert found["payment_method_id"] == method["id"]
 
     async def test_once_for_one_key(self, shop: Shop) -> None:
         key, user = secrets.token_hex(16), "user_of_one_key"

@@ -1,6 +1,7 @@
 import random
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
@@ -207,6 +208,56 @@ def test_a_pause_of_no_length_moves_nothing() -> None:
     assert [after.period(number) for number in (2, 3)] == [
         months.period(number) for number in (2, 3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("lasted", "days"),
+    [
+        (timedelta(seconds=1), [28, 31, 30, 31]),
+        (timedelta(hours=13, minutes=59, seconds=59), [28, 31, 30, 31]),
+        (timedelta(hours=14), [1, 1, 1, 1]),  # which is another day
+        (timedelta(days=3), [3, 3, 3, 3]),
+        (timedelta(days=31), [31, 30, 31, 30]),
+    ],
+    ids=str,
+)
+def test_a_pause_within_a_day_keeps_the_day_of_the_anchor(
+    lasted: timedelta, days: list[int]
+) -> None:
+    months = schedule(clock(2026, 1, 31, 10))
+    paused = utc(2026, 2, 28, 9)
+    after = months.resumed(months.period(1), paused, paused + lasted)
+    assert after.starts_at(2) == utc(2026, 2, 28, 10) + lasted
+    assert [after.starts_at(number).day for number in (2, 3, 4, 5)] == days
+
+
+def test_any_short_pause_keeps_the_day_of_the_anchor() -> None:
+    """Where the next start lies on the day on which it would have lain, and clocks show its time
+    for the first time that day, only the time of day moves."""
+    rng = random.Random(6)
+    kept = 0
+    for case in range(1500):
+        local, zone = any_local(rng), rng.choice(ZONES)
+        cycle = rng.choice(list(Cycle))
+        months = schedule(local, zone, cycle)
+        interrupted = months.period(rng.randrange(1, 9))
+        lasted = timedelta(seconds=rng.choice((1, 3600, rng.randrange(1, 3 * 86400))))
+        paused = interrupted.start + timedelta(seconds=rng.randrange(interrupted.seconds))
+        after = months.resumed(interrupted, paused, paused + lasted)
+        start, number = interrupted.end + lasted, interrupted.number + 1
+        shown = start.astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
+        first, passed = shown, 0
+        if to_local_date(interrupted.end, zone) == shown.date():
+            moved = datetime.combine(local.date(), shown.time())
+            if boundary(moved, zone, interrupted.number * cycle.months) == start:
+                first, passed = moved, interrupted.number * cycle.months
+                kept += 1
+        told = f"case {case}: {local} {zone} {cycle} {interrupted.number} {lasted}"
+        assert after.starts_at(number) == start, told
+        for later in range(1, 1 + 24 // cycle.months):
+            expected = boundary(first, zone, passed + later * cycle.months)
+            assert after.starts_at(number + later) == expected, told
+    assert kept > 300
 
 
 def test_any_pause_keeps_every_paid_second() -> None:

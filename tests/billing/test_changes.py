@@ -84,6 +84,26 @@ def test_what_was_refunded_before_a_change_is_not_missed_twice() -> None:
     assert LineCode.UNUSED_REST not in amounts(all_gone)
 
 
+def test_what_was_refunded_after_a_change_of_cycle_is_missed() -> None:
+    """What the change credited of an earlier payment is paid for by that payment still."""
+    found, half = running(), BEGIN + 14 * DAY
+    yearly = change(found, plan(cycle=Cycle.YEARLY), half, When.NOW, refunded=10).after
+    assert yearly.paid is not None
+    assert (yearly.paid_since, yearly.period.number) == (found.period.number, 2)
+    rest = yearly.paid.amount
+    later = half + DAY
+    kept = change(yearly, SUPER, later, When.NOW, refunded=10)
+    gone = change(yearly, SUPER, later, When.NOW, refunded=10 + rest)
+    assert amounts(kept)[LineCode.UNUSED_REST] == -yearly.paid.unused(later)
+    assert LineCode.UNUSED_REST not in amounts(gone)
+    again = kept.after
+    assert (again.paid_since, again.period.number) == (found.period.number, 3)
+    dearer = change(again, PREMIUM, later + DAY, When.NOW, refunded=10).after
+    assert dearer.paid_since == found.period.number
+    renewed = at_period_end(again).after
+    assert renewed.paid_since == renewed.period.number
+
+
 def test_a_downgrade_now_leaves_a_credit_that_later_periods_use() -> None:
     decision = change(running(SUPER), BASIC, BEGIN + 14 * DAY, When.NOW)
     assert decision.preview.total == 0

@@ -157,6 +157,16 @@ def test_canceled_now_it_may_give_back_the_rest(refund: bool, amount: int) -> No
     assert (decision.after.status, decision.after.ended_at) == (S.CANCELED, half)
 
 
+@pytest.mark.parametrize(("refunded", "amount"), [(710, 500), (1710, 0), (2000, 0)])
+def test_canceled_now_it_gives_back_the_rest_of_what_still_stands(
+    refunded: int, amount: int
+) -> None:
+    found = running(plan(amount=1710))
+    half = found.period.start + (found.period.end - found.period.start) / 2
+    decision = cancel(found, half, at_period_end=False, refund=True, refunded=refunded)
+    assert decision.refund == amount
+
+
 def test_canceled_while_paused_it_gives_back_what_was_left_at_the_pause() -> None:
     found = running()
     assert found.paid is not None

@@ -9,7 +9,7 @@ import pytest
 from billing.calendar import Cycle
 from billing.charges import Move, announced_after
 from billing.dunning import Try
-from billing.errors import BillingError, SubscriptionNotChangeable
+from billing.errors import BillingError, InvalidRequest, SubscriptionNotChangeable
 from billing.moves import (
     ahead_due,
     asked_ahead,
@@ -371,3 +371,20 @@ def test_a_quote_is_charged_as_it_was_shown_and_not_for_ever() -> None:
     assert decision.preview == quote.preview
     with pytest.raises(BillingError):
         commanded(life.standing, life.start.terms, asked, at + timedelta(minutes=11))
+
+
+@pytest.mark.parametrize(("after", "holds"), [(-1, True), (0, True), (0.2, False), (60, False)])
+def test_a_quote_from_before_a_refund_holds_no_more(after: float, holds: bool) -> None:
+    life = running()
+    at = life.now
+    refunded_at = at + timedelta(seconds=after)
+    standing = life.standing.model_copy(update={"refunded": 10, "refunded_at": refunded_at})
+    asked = ChangeSubscription(plan=plan(amount=99999), quoted_at=at)
+    later = at + timedelta(minutes=2)
+    if holds:
+        commanded(standing, life.start.terms, asked, later)
+    else:
+        with pytest.raises(InvalidRequest, match="quoted_at") as refusal:
+            commanded(standing, life.start.terms, asked, later)
+        assert refusal.value.param == "quoted_at"
+    commanded(standing, life.start.terms, asked.model_copy(update={"quoted_at": None}), later)

@@ -333,4 +333,18 @@ def test_a_missed_date_is_moved_later_and_never_earlier() -> None:
     assert next_alipay_deduct(AGREEMENT, 1, missed) is None
     assert alipay_moved_date(AGREEMENT, missed) == date(2026, 4, 4)
     exhausted = AGREEMENT.model_copy(update={"tries": ALIPAY_TRIES})
-    assert alipay_moved_date(exhausted, beijing("2026-03-30T12:00:00")) == date(2026, 4, 4)
+    assert alipay_moved_date(exhausted, beijing("2026-03-30T12:00:00")) == date(2026, 4, 5)
+
+
+@pytest.mark.parametrize("day", range(1, 29))
+@pytest.mark.parametrize("month", [2, 3, 4])
+def test_where_tries_are_used_up_no_day_is_in_both_windows(month: int, day: int) -> None:
+    exhausted = AlipayStanding(
+        deduct_on=date(2026, month, day), single_amount=10_000, tries=ALIPAY_TRIES
+    )
+    before = alipay_window(exhausted.deduct_on)
+    moved = alipay_moved_date(exhausted, before.opens_at)
+    assert moved is not None
+    assert moved.day <= 28
+    after = alipay_window(moved)
+    assert timedelta(0) <= after.opens_at - before.closes_at < timedelta(days=4)

@@ -33,7 +33,8 @@ DAY = timedelta(days=1)
 
 class Life:
     """One subscription and its books: `charged` at the gateway, `gross` what was sold for it, and
-    what was given up of that again. `refunded` is what went back of the period's payments."""
+    what was given up of that again. `refunded` is what went back of what was paid for the
+    period."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -80,7 +81,7 @@ class Life:
             self.now += timedelta(seconds=self.chance.randrange(left))
             self.command()
         after = self.subscription
-        if after.period.number != before.period.number:
+        if after.period.number != before.period.number and after.paid_since != before.paid_since:
             self.refunded = 0
         assert after.status is before.status or after.status in TRANSITIONS[before.status]
         assert self.charged - after.balance + self.granted == self.gross - self.given_up
@@ -123,10 +124,16 @@ class Life:
             assert self.subscription == subscription
 
     def cancel(self, at_end: bool) -> None:
-        decision = cancel(self.subscription, self.now, at_period_end=at_end, refund=not at_end)
+        decision = cancel(
+            self.subscription,
+            self.now,
+            at_period_end=at_end,
+            refund=not at_end,
+            refunded=self.refunded,
+        )
         paid = self.subscription.paid
         if not at_end and paid is not None:
-            self.agrees(decision.refund, paid.amount, paid.start, paid.end)
+            self.agrees(decision.refund, self.standing_paid(paid), paid.start, paid.end)
         self.take(decision)
 
     def settle_debt(self) -> None:

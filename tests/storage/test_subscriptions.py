@@ -159,7 +159,9 @@ async def test_a_method_is_in_use_until_the_end(
 ) -> None:
     standing = await activated(database, start)
     async with database.single() as work:
-        assert await work.subscriptions.uses(start.order.user_id)
+        assert await work.subscriptions.user_of(start.order.user_id) == start.order.id
+        others = await work.subscriptions.user_of(start.order.user_id, but_for=start.order.id)
+        assert others is None
         assert await work.subscriptions.paid(start.order.id) == [
             charge_payment_id(start.order.id, 1, 1)
         ]
@@ -169,7 +171,7 @@ async def test_a_method_is_in_use_until_the_end(
         WriteSubscription(version=3, subscription=ended, event="subscription.canceled", now=NOW),
     )
     async with database.single() as work:
-        assert not await work.subscriptions.uses(start.order.user_id)
+        assert await work.subscriptions.user_of(start.order.user_id) is None
 
 
 async def test_a_backup_is_in_use_too(database: Database) -> None:
@@ -179,9 +181,9 @@ async def test_a_backup_is_in_use_too(database: Database) -> None:
     order = start.order.model_copy(update={"backup_payment_method_id": backup.method_id})
     start = start.model_copy(update={"order": order})
     async with database.begin() as work:
-        assert not await work.subscriptions.uses(backup.method_id)
+        assert await work.subscriptions.user_of(backup.method_id) is None
         await work.subscriptions.insert(start, start_of(start))
-        assert await work.subscriptions.uses(backup.method_id)
+        assert await work.subscriptions.user_of(backup.method_id) == start.order.id
 
 
 async def test_it_is_unfinished_while_something_is_left_to_do(
@@ -222,11 +224,14 @@ async def test_a_users_own_newest_first(database: Database, start: SubscriptionS
         page = await work.subscriptions.page(
             application="shop", user_id=user_id, limit=1, cursor=None
         )
-        assert ([one.id for one in page.data], page.has_more) == ([later.order.id], True)
+        assert ([one.start.order.id for one in page.data], page.has_more) == (
+            [later.order.id],
+            True,
+        )
         rest = await work.subscriptions.page(
             application="shop", user_id=user_id, limit=5, cursor=page.next_cursor
         )
-        assert [one.id for one in rest.data] == [start.order.id]
+        assert [one.start.order.id for one in rest.data] == [start.order.id]
         alive = await work.subscriptions.alive_of("shop", user_id)
     assert {one.start.order.id for one in alive} == {start.order.id, later.order.id}
 
@@ -326,6 +331,39 @@ async def test_what_went_back_is_not_credited_once_its_gateway_refunds_no_more(
     )
     found = await SubscriptionActivities(database).give_back(wanted)
     assert (found.covered, found.gone) == (0, 900)
+
+
+async def test_what_still_stands_is_given_back_once(
+    database: Database, start: SubscriptionStart
+) -> None:
+    move = first(await standing_of(database, start), start.terms, NOW)
+    assert move.charge is not None
+    running, price = move.charge.decision.after, move.charge.decision.preview.total
+    order = await take(database, application=start.application, amount_minor=price)
+    charge = charge_of(start, move).model_copy(update={"payment_id": order.payment_id})
+    step = WriteSubscription(
+        version=1, subscription=move.subscription, event=move.event, opened=charge, now=NOW
+    )
+    await write(database, step)
+    closed = {"version": 2, "subscription": running, "opened": None, "closed": ChargeStatus.PAID}
+    await write(database, step.model_copy(update=closed))
+    await reserve(database, order, amount_minor=900)
+    period = running.period
+    half = period.start + (period.end - period.start) / 2
+    assert running.paid is not None
+    wanted = FindReturns(
+        subscription_id=start.order.id,
+        giving_back=GivingBack(
+            amount=running.paid.unused(half), used_until=half, reason="canceled"
+        ),
+        now=NOW,
+    )
+    activities = SubscriptionActivities(database)
+    found = [await activities.give_back(wanted) for _ in range(2)]
+    stands = cancel(running, half, at_period_end=False, refund=True, refunded=900).refund
+    assert [one.covered for one in found] == [stands, stands]
+    assert 0 < stands == running.paid.unused(half) - found[0].gone
+    assert found[0] == found[1]
 
 
 async def events_of(work: UnitOfWork, subscription_id: str) -> list[tuple[str, int, str]]:

@@ -22,6 +22,7 @@ from billing.payment import Failure, GatewayName, NoAction, Redirect
 
 SIGN_HERE = Redirect(url="https://gateway.example/sign")
 REFUSAL = "payment_method_not_active"
+IN_USE = "method_in_use"
 REFUSED = Failure(code="consent_refused", message="no")
 
 
@@ -40,7 +41,7 @@ class ScriptedMethodActivities:
     """`status` is the record's, `opened` what a request for consent makes of it and `settled` what
     a question does. `is_released` is the gateway's word on one that has ended. `silent` names what
     finds nobody, `held` what waits for `answers`. `calls` tells what was done, in order; `revoked`
-    with what status."""
+    with what status. `is_used` refuses to end it unless that is forced."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -51,6 +52,7 @@ class ScriptedMethodActivities:
         self.is_released = False
         self.needs_attention = False
         self.refuses = False
+        self.is_used = False
         self.silent: set[str] = set()
         self.held: set[str] = set()
         self.answers = asyncio.Event()
@@ -74,6 +76,8 @@ class ScriptedMethodActivities:
 
     @activity.defn(name="method.revoke")
     async def revoke(self, request: RevokeMethod) -> MethodStanding:
+        if self.is_used and not request.is_forced:
+            raise ApplicationError("it is charged", type=IN_USE, non_retryable=True)
         self.revoked.append((request.status, request.failure, request.order))
         if not self.status.is_terminal:
             self.status, self.failure = request.status, request.failure

@@ -23,11 +23,12 @@ from temporalio.worker import Worker
 from billing.identifiers import METHOD, after_workflow_id, make_id
 from billing.messages import Command, GatewayReport
 from billing.method import MethodStatus, SavedMethod
-from billing.method_messages import MethodAfterInput, MethodEnded, MethodOrder
+from billing.method_messages import DeleteMethod, MethodAfterInput, MethodEnded, MethodOrder
 from billing.payment import GatewayName
 from runtime import attributes
 from runtime.queues import CORE, gateway_queue
 from tests.workflows.scripted_method import (
+    IN_USE,
     REFUSAL,
     REFUSED,
     SIGN_HERE,
@@ -38,6 +39,7 @@ from worker import sandboxed
 from workflows import WORKFLOWS, MethodAfterWorkflow, MethodSetupWorkflow, policies
 
 COMMAND = Command(application="shop")
+DELETION = DeleteMethod(application="shop")
 _numbers = itertools.count(1)
 
 
@@ -236,7 +238,7 @@ class TestSetUp:
         await bench.until(lambda: "open" in bench.script.calls)
         if opened:
             await creating
-        method = await bench.handle.execute_update(MethodSetupWorkflow.revoke, COMMAND)
+        method = await bench.handle.execute_update(MethodSetupWorkflow.revoke, DELETION)
         assert method.status is MethodStatus.ENDED
         assert (await creating).status is (MethodStatus.PENDING if opened else MethodStatus.ENDED)
         assert (await bench.ended()).status is MethodStatus.ENDED
@@ -247,7 +249,7 @@ class TestSetUp:
         bench.script.silent = {"settle"}
         await bench.report()
         await while_not(lambda: "settle" in bench.script.calls)
-        method = await bench.handle.execute_update(MethodSetupWorkflow.revoke, COMMAND)
+        method = await bench.handle.execute_update(MethodSetupWorkflow.revoke, DELETION)
         assert method.status is MethodStatus.ENDED
         bench.script.silent = set()
         assert (await bench.ended()).status is MethodStatus.ENDED
@@ -280,11 +282,31 @@ class TestAfter:
     async def test_deleted(self, bench: Bench) -> None:
         bench.script.status = bench.script.settled = MethodStatus.ACTIVE
         method = await bench.client.execute_update_with_start_workflow(
-            MethodAfterWorkflow.revoke, COMMAND, start_workflow_operation=bench.starting_after()
+            MethodAfterWorkflow.revoke, DELETION, start_workflow_operation=bench.starting_after()
         )
         assert method.status is MethodStatus.ENDED
         assert (await bench.after.result()).status is MethodStatus.ENDED
         assert [status for status, _, _ in bench.script.revoked] == [MethodStatus.ENDED]
+
+    async def test_in_use_it_is_deleted_only_by_force(self, bench: Bench) -> None:
+        bench.script.status = bench.script.settled = MethodStatus.ACTIVE
+        bench.script.is_used = True
+        for _ in range(2):
+            with pytest.raises(WorkflowUpdateFailedError) as refused:
+                await bench.client.execute_update_with_start_workflow(
+                    MethodAfterWorkflow.revoke,
+                    DeleteMethod(application="shop", is_forced=False),
+                    start_workflow_operation=bench.starting_after(),
+                )
+            assert isinstance(refused.value.cause, ApplicationError)
+            assert refused.value.cause.type == IN_USE
+            assert (await bench.after.result()).status is MethodStatus.ACTIVE
+        method = await bench.client.execute_update_with_start_workflow(
+            MethodAfterWorkflow.revoke,
+            DeleteMethod(application="shop", is_forced=True),
+            start_workflow_operation=bench.starting_after(),
+        )
+        assert method.status is MethodStatus.ENDED
 
     async def test_consent_that_came_too_late_is_revoked(self, bench: Bench) -> None:
         bench.script.status = MethodStatus.FAILED
