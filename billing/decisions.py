@@ -43,6 +43,11 @@ def updated(subscription: Subscription, at: datetime, **changed: Any) -> Subscri
     return subscription.model_copy(update={**changed, "updated_at": at})
 
 
+def credited(found: Subscription, amount: int, now: datetime) -> Subscription:
+    """The subscription with what no payment could give back on its balance."""
+    return updated(found, now, balance=found.balance + amount)
+
+
 def cost_of_period(plan: Plan, period: Period, balance: int, minimum: int) -> Preview:
     """What a whole period costs, with what the balance does to it."""
     line = charge_for_period(plan.amount, period)

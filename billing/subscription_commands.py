@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from billing.changes import change, change_method
 from billing.charges import Move, charging, minimum_of, payment
-from billing.decisions import require_alive, updated, whole_second
+from billing.decisions import require_alive, whole_second
 from billing.dunning import Debt, Step, allowed_from, timetable
 from billing.errors import (
     CurrencyNotSupported,
@@ -392,11 +392,6 @@ def _charged_to(decision: Decision, move: Move) -> str | None:
     if move.charge is not None:
         return move.charge.method_id
     return decision.after.payment_method_id if decision.preview.total else None
-
-
-def credited(found: Subscription, amount: int, now: datetime) -> Subscription:
-    """The subscription with what no payment could give back on its balance."""
-    return updated(found, now, balance=found.balance + amount)
 
 
 def _audit(command: OperateSubscription) -> dict[str, str]:

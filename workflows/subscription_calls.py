@@ -12,12 +12,12 @@ from temporalio.exceptions import ActivityError, FailureError, WorkflowAlreadySt
 from activities.preparing import PreparingActivities
 from activities.subscription import SubscriptionActivities
 from billing.charges import Move, Wanted, announced_after, order_of
+from billing.decisions import credited
 from billing.identifiers import charge_payment_id
 from billing.messages import PaymentEnded
 from billing.moves import ahead_due, is_above_announced, rescheduled, start_of, when_due
 from billing.payment import PaymentMethod
 from billing.subscription import StepKind, Subscription
-from billing.subscription_commands import credited
 from billing.subscription_messages import (
     Announced,
     Charge,

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from temporalio import activity
 
 from billing.charges import Move, Wanted, announced_after
+from billing.decisions import credited
 from billing.errors import BillingError
 from billing.identifiers import charge_payment_id
 from billing.moves import (
@@ -31,7 +32,7 @@ from billing.moves import (
 )
 from billing.payment import GatewayName, PaymentStatus
 from billing.subscription import StepKind
-from billing.subscription_commands import commanded, credited
+from billing.subscription_commands import commanded
 from billing.subscription_messages import (
     Announced,
     Charge,
