@@ -10,9 +10,9 @@ from api.authentication import Reader
 from api.context import context
 from api.openapi import problems
 from api.queries import NoQuery, UserIdInPath
-from api.subscription_time import as_of_now, now_of
+from api.subscription_time import now_of
 from billing.errors import CustomerNotFound
-from billing.membership import GrantReason, granted
+from billing.membership import GrantReason, granted, standing_at
 from billing.payment import GatewayName
 from billing.plans import Tier
 from billing.subscription import Subscription
@@ -75,5 +75,6 @@ async def read(request: Request, caller: Reader, user_id: UserIdInPath, _: NoQue
 
 async def _dated(request: Request, record: SubscriptionRecord) -> tuple[Subscription, datetime]:
     """The subscription as it stands at its own time."""
-    found = await as_of_now(request, record)
-    return found, await now_of(request, found.id, found.gateway)
+    found = record.standing.subscription
+    at = await now_of(request, found.id, found.gateway)
+    return standing_at(record.standing, record.start.terms.schedule, at), at

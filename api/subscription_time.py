@@ -6,7 +6,7 @@ from fastapi import Request
 from temporalio.service import RPCError
 
 from api.context import context
-from billing.membership import standing_at
+from billing.membership import with_access_at
 from billing.payment import GatewayName
 from billing.subscription import Subscription
 from runtime.skipping import read_clock
@@ -24,10 +24,10 @@ async def now_of(request: Request, subscription_id: str, gateway: GatewayName) -
 
 
 async def as_of_now(request: Request, record: SubscriptionRecord) -> Subscription:
-    """The subscription with what it grants now. Nobody is asked for the time of one that owes
-    nothing, whose access no time changes."""
+    """The subscription with its access now. Nobody is asked for the time of one that owes nothing,
+    whose access no time changes."""
     found = record.standing.subscription
     if record.standing.debt is None:
         return found
     now = await now_of(request, found.id, found.gateway)
-    return standing_at(record.standing, record.start.terms.schedule, now)
+    return with_access_at(record.standing, record.start.terms.schedule, now)

@@ -41,17 +41,27 @@ class Grant(BaseModel):
     subscription_id: str | None = None
 
 
+def with_access_at(
+    standing: SubscriptionStanding, schedule: DunningSchedule, at: datetime
+) -> Subscription:
+    """The subscription with the access that its debt leaves at the instant: no step is written
+    while a payment is under way."""
+    found, debt = standing.subscription, standing.debt
+    if debt is None or found.status is not _S.PAST_DUE:
+        return found
+    return found.model_copy(update={"access": access_at(schedule, debt, at)})
+
+
 def standing_at(
     standing: SubscriptionStanding, schedule: DunningSchedule, at: datetime
 ) -> Subscription:
-    """The subscription as it counts at the instant, no step being written while a payment is under
-    way: with the access that its debt leaves. What is about to end does so with the period that is
-    paid for already; where the period is over, the payment decides, or where the next one is of
-    another tier, this one is renewed."""
-    found, debt, charge = standing.subscription, standing.debt, standing.charge
-    if debt is not None and found.status is _S.PAST_DUE:
-        return found.model_copy(update={"access": access_at(schedule, debt, at)})
-    if charge is None or not found.cancel_at_period_end:
+    """The subscription as it counts at the instant, for what it grants and until when: with the
+    access that its debt leaves. What is about to end does so with the period that is paid for
+    already; where the period is over, the payment decides, or where the next one is of another
+    tier, this one is renewed."""
+    found, charge = with_access_at(standing, schedule, at), standing.charge
+    is_owed = standing.debt is not None and found.status is _S.PAST_DUE
+    if is_owed or charge is None or not found.cancel_at_period_end:
         return found
     next_plan, ends_at = charge.decision.after.plan, standing.ends_at
     if ends_at is not None and next_plan.tier is found.plan.tier:

@@ -206,10 +206,10 @@ class TestResume:
     async def test_a_payment_whose_process_is_lost(self, house: House) -> None:
         payment = await house.create("alipay")
         await house.client.get_workflow_handle(payment["id"]).terminate("lost")
-        await house.pay(payment)
         done = await everbill(house, "resume", payment["id"])
         assert done.exit_code == 0
         assert done.output.endswith(f"Resumed {payment['id']}.\n")
+        await house.pay(payment)
         assert (await house.until_status(payment["id"]))["status"] == "succeeded"
         again = await everbill(house, "resume", payment["id"])
         assert again.exit_code == 0
