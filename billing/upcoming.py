@@ -24,13 +24,15 @@ _TOLD_AS_OWED: Final = (StepKind.SIGN_UP, StepKind.PAYMENT)
 def upcoming_of(
     standing: SubscriptionStanding, at: datetime, *, minimum: int = 1
 ) -> tuple[Occurrence, ...]:
-    """As `upcoming`, the charge under way being paid, or not where it is forgone. What is paid
-    already costs nothing when it takes effect."""
+    """As `upcoming`, the charge under way being paid, or not where it is forgone; what is paid all
+    the same once it has ended is given back. What is paid already costs nothing when it takes
+    effect."""
     found, charge = standing.subscription, standing.charge
     if standing.is_forgone and is_used_up(found, at):
         ending = cancel(found, at, at_period_end=True)
         return (_occurrence(ending.kind, at, 0, ending.after),)
-    if charge is None or standing.is_forgone or charge.kind in _TOLD_AS_OWED:
+    is_given_back = found.status.is_terminal
+    if charge is None or standing.is_forgone or is_given_back or charge.kind in _TOLD_AS_OWED:
         return upcoming(found, at, minimum=minimum)
     paid = left_by(charge, found)
     total = 0 if standing.is_paid_ahead else charge.decision.preview.total

@@ -175,6 +175,14 @@ def test_not_paid_it_ends_with_what_was_paid(name: str) -> None:
 
 
 @each
+def test_ended_at_once_nothing_is_to_come(name: str) -> None:
+    made, at = UNDER_WAY[name]
+    standing = made()
+    _, move = commanded(standing, TERMS, CancelSubscription(at_period_end=False), at)
+    assert upcoming_of(standing.model_copy(update={"subscription": move.subscription}), at) == ()
+
+
+@each
 def test_taken_back_it_is_as_if_it_had_never_been(name: str) -> None:
     made, at = UNDER_WAY[name]
     standing = made()
