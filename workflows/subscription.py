@@ -50,7 +50,13 @@ from billing.subscription_messages import (
 )
 from workflows import policies
 from workflows.subscription_calls import SubscriptionCalls
-from workflows.subscription_patches import ANNOUNCED_ANEW, REFUNDS_READ, is_limited, is_taken
+from workflows.subscription_patches import (
+    ANNOUNCED_ANEW,
+    COMMANDS_FIRST,
+    REFUNDS_READ,
+    is_limited,
+    is_taken,
+)
 
 _ENDED_IN_TEMPORAL: Final = OperateSubscription(
     action=OperatorAction.END,
@@ -259,9 +265,13 @@ class SubscriptionWorkflow(SubscriptionCalls):
 
     async def _on_time(self) -> None:
         ready = await self._made_ready(on_time(self._standing, self._terms, workflow.now()))
-        if ready is not None:
-            self._not_before = None
-            await self._apply(ready)
+        if ready is None:
+            return
+        if ready.charge is not None and self._jobs and workflow.patched(COMMANDS_FIRST):
+            # One that came while the mandate was made ready may want no charge any more.
+            return
+        self._not_before = None
+        await self._apply(ready)
 
     async def _on_ahead(self) -> None:
         """Announce the renewal to come: to the customer, or to the gateway."""

@@ -19,6 +19,9 @@ from billing.subscription_messages import (
 ANNOUNCED_ANEW: Final = "announced-anew"
 """Histories recorded before have a command that leaves it at the old try."""
 
+COMMANDS_FIRST: Final = "commands-first"
+"""Histories recorded before have what is due charged though a command came as it was made ready."""
+
 REFUNDS_READ: Final = "refunds-read"
 """Histories recorded before have a change decided without a look at what went back."""
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
-from temporalio import workflow
+from temporalio import activity, workflow
+from temporalio.client import WorkflowUpdateHandle, WorkflowUpdateStage
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
@@ -19,6 +20,7 @@ from billing.subscription_messages import (
     CancelSubscription,
     PaymentWay,
     PaySubscription,
+    PrepareCharge,
     PreparedCharge,
     ResumeSubscription,
     SubscriptionAnswer,
@@ -26,7 +28,7 @@ from billing.subscription_messages import (
     SubscriptionStart,
 )
 from runtime.queues import CORE
-from tests.workflows.scripted_subscription import HARD, METHOD_ID, SOFT
+from tests.workflows.scripted_subscription import HARD, METHOD_ID, SOFT, ScriptedSubscription
 from tests.workflows.subscribing import Bench, open_bench, refused
 from workflows import WORKFLOWS, SubscriptionWorkflow
 from workflows.subscription import _Job
@@ -54,6 +56,26 @@ class RefusesInCharges(SubscriptionWorkflow):
             job.refusal = ApplicationError(
                 "under way", type="subscription_not_changeable", non_retryable=True
             )
+
+
+class SlowToPrepare(ScriptedSubscription):
+    """As the mandate is made ready for what is due, the command comes."""
+
+    bench: Bench | None = None
+    command: CancelSubscription | None = None
+    given: WorkflowUpdateHandle[SubscriptionAnswer] | None = None
+
+    @activity.defn(name="subscription.prepare")
+    async def prepare(self, request: PrepareCharge) -> PreparedCharge:
+        self.preparations.append(request)
+        is_due = request.due_at <= request.now
+        if is_due and self.given is None and self.bench is not None and self.command is not None:
+            self.given = await self.bench.handle.start_update(
+                SubscriptionWorkflow.cancel,
+                self.command,
+                wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+            )
+        return PreparedCharge(is_ready=is_due, at=request.due_at)
 
 
 @pytest.fixture
@@ -312,3 +334,20 @@ async def test_nothing_that_has_not_begun_ends_with_its_period(bench: Bench) -> 
     bench.script.pays_waiting = True
     await bench.until("activated")
     assert (await leave(bench)).subscription.cancel_at_period_end
+
+
+@pytest.mark.parametrize("at_period_end", [True, False])
+async def test_nothing_is_charged_after_a_cancel_that_comes_as_the_mandate_is_made_ready(
+    environment: WorkflowEnvironment, at_period_end: bool
+) -> None:
+    script = SlowToPrepare()
+    async with open_bench(environment, script) as bench:
+        await bench.sign_up(gateway=GatewayName.ALIPAY)
+        await bench.until("activated")
+        script.bench, script.command = bench, CancelSubscription(at_period_end=at_period_end)
+        await after_the_end(bench)
+        assert script.given is not None
+        assert (await script.given.result()).subscription.status is S.CANCELED
+        assert await bench.ended() is S.CANCELED
+        assert len(script.charged) == 1
+        assert script.names[-2:] == ["activated", "canceled"]
