@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from billing.payment import GatewayName, PaymentMethod
 from storage.stats_tables import stats_declines, stats_money, stats_payments
@@ -37,6 +38,7 @@ _UNIT_MILLISECONDS: Final = 125
 _STEPS: Final = 8
 _SPANS: Final = (64, 8, 1)
 _MOST_STEPS: Final = 1000
+_Columns = ReadOnlyColumnCollection[str, ColumnElement[Any]]
 _WAYS: Final = [
     (gateway.value, method.value) for gateway in GatewayName for method in PaymentMethod
 ]
@@ -129,8 +131,12 @@ class _Window:
             conditions.append(table.c.gateway == self.gateway.value)
         return and_(*conditions)
 
-    def pieces(self, table: Table) -> FromClause:
-        """The table's rows of the fewest spans that make up the window."""
+    def pieces(self, table: Table) -> tuple[FromClause, _Columns]:
+        """The table's rows of the fewest spans that make up the window, and their columns.
+
+        Each span is looked up by the key, whatever the planner thinks of reading the whole table:
+        it takes the spans of a window for more than they are, and the table only grows.
+        """
         spans = list(_spans(self.first.toordinal() - 1, self.last.toordinal()))
         each = (
             func.unnest(
@@ -140,7 +146,13 @@ class _Window:
             .table_valued("days", "day", name="span")
             .render_derived()
         )
-        return each.join(table, and_(table.c.days == each.c.days, table.c.day == each.c.day))
+        piece = (
+            select(table)
+            .where(self.of(table), table.c.days == each.c.days, table.c.day == each.c.day)
+            .offset(0)
+            .lateral("piece")
+        )
+        return each.join(piece, true()), piece.c
 
 
 def _spans(start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -220,12 +232,11 @@ def _money(window: _Window) -> Select[Any]:
 
 
 def _declines(window: _Window) -> Select[Any]:
-    of = stats_declines.c
+    pieces, of = window.pieces(stats_declines)
     count = func.sum(of["count"])
     return (
         select(of.gateway, of.method, of.code, of.decline_code, count.label("count"))
-        .select_from(window.pieces(stats_declines))
-        .where(window.of(stats_declines))
+        .select_from(pieces)
         .group_by(of.gateway, of.method, of.code, of.decline_code)
         .having(count > 0)
         .order_by(count.desc(), of.code, of.decline_code)
@@ -233,7 +244,7 @@ def _declines(window: _Window) -> Select[Any]:
 
 
 def _outcomes(window: _Window) -> Select[Any]:
-    of = stats_payments.c
+    pieces, of = window.pieces(stats_payments)
     ended = func.sum(of.ended)
     return (
         select(
@@ -242,8 +253,7 @@ def _outcomes(window: _Window) -> Select[Any]:
             ended.label("ended"),
             func.sum(of.succeeded).label("succeeded"),
         )
-        .select_from(window.pieces(stats_payments))
-        .where(window.of(stats_payments))
+        .select_from(pieces)
         .group_by(of.gateway, of.method)
         .having(ended > 0)
         .order_by(of.gateway, of.method)
@@ -252,7 +262,7 @@ def _outcomes(window: _Window) -> Select[Any]:
 
 def _times(window: _Window) -> Select[Any]:
     """The steps within which half, and 95 of 100, of the times lie; by place in `_WAYS`."""
-    of = stats_payments.c
+    pieces, of = window.pieces(stats_payments)
     # Numbers, set apart before the steps are: thousands of rows are not to be sorted by two words.
     rows = (
         select(
@@ -261,8 +271,7 @@ def _times(window: _Window) -> Select[Any]:
             ).label("way"),
             of.took,
         )
-        .select_from(window.pieces(stats_payments))
-        .where(window.of(stats_payments))
+        .select_from(pieces)
         .cte("rows")
         .prefix_with("MATERIALIZED")
     )

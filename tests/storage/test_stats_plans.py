@@ -23,16 +23,17 @@ async def record_urls(database_urls: DatabaseUrls) -> DatabaseUrls:
     return database_urls
 
 
+@pytest.mark.parametrize("currency", [None, "CNY"])
 @pytest.mark.parametrize(
     ("days", "spans"), [(1, 1), (30, 17), (100, 29)], ids=["day", "month", "season"]
 )
 async def test_totals_are_few_rows_by_index(
-    record_urls: DatabaseUrls, database: Database, days: int, spans: int
+    record_urls: DatabaseUrls, database: Database, days: int, spans: int, currency: str | None
 ) -> None:
     """A window is at most 7 days and 7 spans of 8 at either end of spans of 64."""
     last = UNTIL.date() - timedelta(days=1)
     with statements() as sent:
-        totals = await read(database, last - timedelta(days=days - 1), last)
+        totals = await read(database, last - timedelta(days=days - 1), last, currency)
     assert totals.outcomes
     async with await psycopg.AsyncConnection.connect(record_urls.superuser) as connection:
         for mode in ("force_custom_plan", "force_generic_plan"):
@@ -47,6 +48,6 @@ async def test_totals_are_few_rows_by_index(
             assert scanned == TABLES
 
 
-async def read(database: Database, first: date, last: date) -> Totals:
+async def read(database: Database, first: date, last: date, currency: str | None) -> Totals:
     async with database.begin() as work:
-        return await work.stats.read("shop", first, last)
+        return await work.stats.read("shop", first, last, currency=currency)
