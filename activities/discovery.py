@@ -58,15 +58,10 @@ class DiscoveryActivities(Placing):
     ) -> None:
         payment_id = record.payment.id
         async with self.database.single() as work:
-            hints = await work.inbox.foreign_refunds(gateway.name, attempt.number, payment_id)
-            hints |= {
-                one.refund.gateway_reference or ""
-                for one in await _made_elsewhere(work, payment_id, attempt.attempt)
-            }
-        hints -= {"", UNNAMED}
+            hints = await hints_of(work, payment_id, attempt)
         try:
             with asking(gateway.name):
-                told = await gateway.list_refunds(order_of(record, attempt), sorted(hints))
+                told = await gateway.list_refunds(order_of(record, attempt), hints)
         except AnswerUntrusted as problem:
             async with self.database.single() as work:
                 await work.attention.raise_(
@@ -186,6 +181,17 @@ class _Discovery:
                 " it up there, and have its notification sent again"
             )
         return None
+
+
+async def hints_of(work: UnitOfWork, payment_id: str, attempt: AttemptRecord) -> list[str]:
+    """The numbers that a gateway which lists no refunds is to be asked about: those that webhooks
+    named, and those that are recorded as made elsewhere."""
+    named = await work.inbox.foreign_refunds(attempt.gateway, attempt.number, payment_id)
+    known = {
+        one.refund.gateway_reference or ""
+        for one in await _made_elsewhere(work, payment_id, attempt.attempt)
+    }
+    return sorted((named | known) - {"", UNNAMED})
 
 
 async def _ours(work: UnitOfWork, payment_id: str) -> set[str]:
