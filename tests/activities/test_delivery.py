@@ -138,6 +138,26 @@ async def test_a_refund_of_ours_that_the_record_lost_is_one_made_elsewhere(
     assert [report.is_refund for report in temporal.told] == [True]
 
 
+@pytest.mark.usefixtures("paid")
+async def test_one_that_names_no_order_of_ours_is_found_by_the_gateway_s_number(
+    database: Database,
+) -> None:
+    temporal = Ended()
+    entry = InboxEntry(
+        1,
+        GatewayName.ALIPAY,
+        "notify_1",
+        "refund.created",
+        None,
+        None,
+        0,
+        refund_id="ref_01h455vb4pex5vsknk084sn03r",
+        refunded_reference=f"trade_{PAYMENT_ID}",
+    )
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert [report.is_refund for report in temporal.told] == [True]
+
+
 class Running(Ended):
     """Every workflow runs, and hears what it is told."""
 
