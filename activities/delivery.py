@@ -30,6 +30,7 @@ from billing.messages import (
 )
 from billing.method_messages import METHOD_AFTER_WORKFLOW, MethodAfterInput
 from billing.payment import GatewayName, PaymentStatus
+from billing.refund import RefundCause
 from gateways.gateway import PAID_EVENTS
 from runtime import attributes
 from runtime.queues import CORE
@@ -143,9 +144,9 @@ class Delivery:
             is_refund=entry.foreign_refund is not None,
         )
         if entry.refund_id is not None:
-            outcome = await self.observe_refund(entry.refund_id, report)
-            if outcome is not InboxOutcome.UNMATCHED:
-                return outcome
+            told = await self.observe_refund(entry.refund_id, report)
+            if told is not InboxOutcome.UNMATCHED:
+                return told
             # A number of ours that the record does not have: made elsewhere, as far as it knows.
             report = report.model_copy(update={"is_refund": True})
         if entry.payment_id is not None:
@@ -162,18 +163,16 @@ class Delivery:
         )
         return InboxOutcome.UNMATCHED if any(named) else InboxOutcome.IGNORED
 
-    async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome | None:
-        """As `observe`, about a refund of ours. A process of one that the record lost is not told:
-        it has no row to write to. Raises RPCError."""
+    async def observe_refund(self, refund_id: str, report: GatewayReport) -> InboxOutcome:
+        """As `observe`, about a refund of ours. One that the record lost is UNMATCHED, whatever
+        claims it: its row is written before its gateway is asked, and a process that still runs
+        has none to write to. So is one recorded as made elsewhere. Raises RPCError."""
         async with self._database.single() as work:
             record = await work.refunds.find(refund_id)
-            claimed = record is None and await work.claims.exists_for(refund_id)
-        if record is None and not claimed:
+        if record is None or record.refund.cause is RefundCause.ELSEWHERE:
             return InboxOutcome.UNMATCHED
         if await self._tell(refund_id, report):
             return InboxOutcome.DELIVERED
-        if record is None:
-            return None
         await self._start_after(
             REFUND_AFTER_WORKFLOW,
             RefundAfterInput(refund_id=refund_id, gateway=record.refund.gateway),

@@ -5,7 +5,8 @@ and what it says is recorded as a refund of its own, under an id that its number
 give: however often it is told of, it is one row, and in the ledger once. Nothing is refused, for
 the money is gone. A refund that carries a number of ours and is not in the record is one of these:
 we write a refund down before it is asked for, so that the record has lost it, or another has made
-it.
+it. That number is then the id of its row, which stands in the way of whoever would reserve the
+refund again.
 """
 
 from datetime import datetime
@@ -17,7 +18,7 @@ from activities.asking import asking
 from activities.placing import Placing, order_of
 from activities.refund import apply
 from billing.errors import AnswerUntrusted
-from billing.identifiers import foreign_refund_id
+from billing.identifiers import foreign_refund_id, is_refund_id
 from billing.messages import DiscoverRefunds, Standing
 from billing.payment import AttemptState
 from billing.refund import RefundCause
@@ -57,15 +58,10 @@ class DiscoveryActivities(Placing):
     ) -> None:
         payment_id = record.payment.id
         async with self.database.single() as work:
-            hints = await work.inbox.foreign_refunds(gateway.name, attempt.number, payment_id)
-            hints |= {
-                one.refund.gateway_reference or ""
-                for one in await _made_elsewhere(work, payment_id, attempt.attempt)
-            }
-        hints -= {"", UNNAMED}
+            hints = await hints_of(work, payment_id, attempt)
         try:
             with asking(gateway.name):
-                told = await gateway.list_refunds(order_of(record, attempt), sorted(hints))
+                told = await gateway.list_refunds(order_of(record, attempt), hints)
         except AnswerUntrusted as problem:
             async with self.database.single() as work:
                 await work.attention.raise_(
@@ -115,11 +111,8 @@ class _Discovery:
         if known is None and seen.state is RefundState.FAILED:
             return
         attempt = self._attempt
-        refund_id = foreign_refund_id(
-            self._payment_id, attempt.gateway.value, attempt.number, told.number
-        )
         record = await self._work.refunds.note_elsewhere(
-            refund_id=refund_id,
+            refund_id=known.refund.id if known is not None else await self._id_of(told),
             payment_id=self._payment_id,
             attempt=attempt.attempt,
             amount_minor=told.amount_minor,
@@ -135,6 +128,26 @@ class _Discovery:
             f" units, and now over {told.amount_minor}",
         )
         await apply(self._work, record, mismatch, self._now)
+
+    async def _id_of(self, told: ForeignRefund) -> str:
+        """The number of ours that it carries, where that is free or its own already; a copy of it,
+        as Stripe lets anybody make by the metadata, is another refund."""
+        for number in (told.our_number, told.number):
+            if number is None or not is_refund_id(number):
+                continue
+            standing = await self._work.refunds.find(number)
+            if standing is None or self._is_of(standing, told.number):
+                return number
+        gateway, order = self._attempt.gateway.value, self._attempt.number
+        return foreign_refund_id(self._payment_id, gateway, order, told.number)
+
+    def _is_of(self, record: RefundRecord, number: str) -> bool:
+        refund = record.refund
+        return (
+            refund.cause is RefundCause.ELSEWHERE
+            and (refund.payment_id, record.attempt) == (self._payment_id, self._attempt.attempt)
+            and refund.gateway_reference == number
+        )
 
     async def _doubt(self, told: ToldRefunds) -> str | None:
         """Why a person must look, None where everything is known; what a gateway gave back by
@@ -168,6 +181,17 @@ class _Discovery:
                 " it up there, and have its notification sent again"
             )
         return None
+
+
+async def hints_of(work: UnitOfWork, payment_id: str, attempt: AttemptRecord) -> list[str]:
+    """The numbers that a gateway which lists no refunds is to be asked about: those that webhooks
+    named, and those that are recorded as made elsewhere."""
+    named = await work.inbox.foreign_refunds(attempt.gateway, attempt.number, payment_id)
+    known = {
+        one.refund.gateway_reference or ""
+        for one in await _made_elsewhere(work, payment_id, attempt.attempt)
+    }
+    return sorted((named | known) - {"", UNNAMED})
 
 
 async def _ours(work: UnitOfWork, payment_id: str) -> set[str]:

@@ -27,7 +27,7 @@ from billing.identifiers import attempt_number
 from billing.messages import AskRefund, RefundRequest, RefundStanding, ReserveRefund, SettleRefund
 from billing.payment import Failure, GatewayName, Review
 from billing.points import ClawbackPolicy
-from billing.refund import RefundStatus
+from billing.refund import RefundCause, RefundStatus
 from gateways.gateway import Gateway, RefundObservation, RefundOrder, RefundState
 from storage.database import Database, UnitOfWork
 from storage.ledger import Posting
@@ -97,14 +97,17 @@ class RefundActivities:
     async def ask(self, request: AskRefund) -> RefundStanding:
         """Ask for the refund, or repeat it under its number."""
         record = await self._record(request.refund_id)
-        if record.refund.status is not RefundStatus.PENDING:
+        if record.refund.status is not RefundStatus.PENDING or _is_elsewhere(record):
             return _standing(record)
         return await self._ask(record, request.now)
 
     @activity.defn(name="refund.settle")
     async def settle(self, request: SettleRefund) -> RefundStanding:
-        """Ask what became of the refund; one the gateway does not know is asked for again."""
+        """Ask what became of the refund; one the gateway does not know is asked for again. One made
+        elsewhere stands as its discovery has it."""
         record = await self._record(request.refund_id)
+        if _is_elsewhere(record):
+            return _standing(record)
         answer = await self._told(record, lambda at: at.query_refund(order_of(record)), request.now)
         if isinstance(answer, RefundObservation) and answer.state is RefundState.ABSENT:
             # Whoever asked at the same time may have seen it fail: what it had set aside is then
@@ -322,6 +325,11 @@ async def _tell_of_return(
         " tried again by the review action `return`, or give it back another way",
         now,
     )
+
+
+def _is_elsewhere(record: RefundRecord) -> bool:
+    """Whether it was found at the gateway, under a number that was reserved again since."""
+    return record.refund.cause is RefundCause.ELSEWHERE
 
 
 def _reasons(record: RefundRecord) -> tuple[str, ...]:

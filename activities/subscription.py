@@ -172,5 +172,8 @@ async def _reserve(
 def _to_start(refunds: list[RefundRecord], record: SubscriptionRecord) -> tuple[RefundRequest, ...]:
     user_id = record.standing.subscription.user_id
     return tuple(
-        request_of(refund, user_id) for refund in refunds if not refund.refund.status.has_ended
+        request_of(refund, user_id)
+        for refund in refunds
+        # One found at the gateway, which the record had lost, needs no process.
+        if not refund.refund.status.has_ended and refund.refund.cause is not RefundCause.ELSEWHERE
     )

@@ -11,7 +11,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from audit.evidence import Evidence, Finding
-from audit.processes import was_never_started, without_process
+from audit.processes import was_never_known, without_process
 from billing.cards import contains_card_number
 from billing.payment import PaymentStatus
 from runtime import attributes
@@ -171,11 +171,13 @@ async def nothing_lost(evidence: Evidence) -> list[Finding]:
 
 
 async def _unrecorded(evidence: Evidence, latest: datetime) -> list[Finding]:
-    """Orders that were claimed and have no row. One whose process was never started asked nothing
-    of anybody: its application was told of no payment, and its repeat is the first to start it."""
+    """Orders that were claimed and have no row. One that Temporal never knew a process of was not
+    begun, unless it was deleted there: its application was told of no payment, and its repeat is
+    the first to start it. Where Temporal may have forgotten, it counts as ordered."""
     claims = await evidence.rows(
         """
-        SELECT claims.object_id, claims.answer_status FROM idempotency_claims AS claims
+        SELECT claims.object_id, claims.answer_status, claims.created_at
+        FROM idempotency_claims AS claims
         LEFT JOIN payments ON payments.id = claims.object_id
         WHERE claims.command = 'create' AND payments.id IS NULL AND claims.created_at < :latest
         -- What was refused under its key was never ordered.
@@ -187,17 +189,21 @@ async def _unrecorded(evidence: Evidence, latest: datetime) -> list[Finding]:
         Finding(
             6,
             row["object_id"],
-            "it was claimed, and its process never started: nothing was ordered",
-            "the application may repeat the request under its Idempotency-Key, which starts it, or"
+            "it was claimed, and Temporal knows of no process of it",
+            "unless one was deleted there, or lost with a restore of Temporal, nothing was ordered:"
+            " the application may repeat the request under its Idempotency-Key, which starts it, or"
             " leave it; the claim goes after 30 days",
             is_information=True,
         )
-        if row["answer_status"] is None and await was_never_started(evidence, row["object_id"])
+        if row["answer_status"] is None
+        and await was_never_known(evidence, row["object_id"], row["created_at"])
         else Finding(
             6,
             row["object_id"],
-            "it was ordered and has no row",
-            "is the worker running? repeat the request under its Idempotency-Key",
+            "it was ordered and has no row, or nobody can tell any more whether it was",
+            "is the worker running? repeat the request under its Idempotency-Key; after a restore,"
+            " or with another Temporal, look for its money at the gateway. Not repeated, the claim"
+            " goes after 30 days",
         )
         for row in claims
     ]

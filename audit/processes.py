@@ -1,11 +1,13 @@
 """Whether what needs a process has one that runs."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from audit.evidence import Evidence, Finding
+from runtime.temporal import describe_namespace
 
 
 async def without_process(
@@ -22,9 +24,20 @@ async def without_process(
     ]
 
 
-async def was_never_started(evidence: Evidence, workflow_id: str) -> bool:
-    """Whether Temporal knows of no run, ended ones included; False where it cannot be asked."""
-    return evidence.client is not None and await _status(evidence.client, workflow_id) is None
+async def was_never_known(evidence: Evidence, workflow_id: str, since: datetime) -> bool:
+    """Whether Temporal knows of no run that started `since` or later, ended ones included, and has
+    not forgotten one by itself: it keeps runs for longer, and was there before. Not told apart is
+    what was deleted in it or lost with a restore of it. False where it cannot be asked."""
+    client = evidence.client
+    if client is None or await _status(client, workflow_id) is not None:
+        return False
+    namespace = await describe_namespace(client)
+    retention = namespace.config.workflow_execution_retention_ttl.ToTimedelta()
+    if since < evidence.now - retention:
+        return False
+    # It does not say since when it is there; an older run does.
+    older = await client.count_workflows(f"StartTime < '{since.isoformat()}'")
+    return older.count > 0
 
 
 async def _runs(evidence: Evidence, workflow_id: str) -> bool:

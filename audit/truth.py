@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 
+from activities.discovery import hints_of
 from activities.placing import order_of
 from activities.refund import order_of as refund_order_of
 from audit.evidence import Charge
@@ -124,22 +125,24 @@ class GatewayQueryTruth:
         self, gateway: Gateway, record: PaymentRecord, attempt: AttemptRecord
     ) -> int:
         """What the gateway says it gave back: of ours, and of those made elsewhere as far as it
-        tells."""
+        tells. Raises OutcomeUnknown where it tells that there is one, and not which."""
         async with self._database.single() as work:
             known = [
                 one
                 for one in await work.refunds.of_payment(record.payment.id)
                 if one.attempt == attempt.attempt
             ]
-        elsewhere = [one for one in known if one.refund.cause is RefundCause.ELSEWHERE]
-        hints = sorted(one.refund.gateway_reference or "" for one in elsewhere)
+            hints = await hints_of(work, record.payment.id, attempt)
         try:
             told = await gateway.list_refunds(order_of(record, attempt), hints)
         except AnswerUntrusted as problem:
             raise OutcomeUnknown(f"{problem.reason}: {problem.detail}") from None
         if told.returned_minor is not None:
             return told.returned_minor
-        ours = {one.refund.id: one for one in known if one not in elsewhere}
+        ours = {
+            one.refund.id: one for one in known if one.refund.cause is not RefundCause.ELSEWHERE
+        }
+        is_explained = bool(told.refunds)
         total = sum(
             one.amount_minor
             for one in told.refunds
@@ -149,6 +152,9 @@ class GatewayQueryTruth:
         for refund in ours.values():
             answer = await gateway.query_refund(refund_order_of(refund))
             total += refund.refund.amount if answer.state is RefundState.SUCCEEDED else 0
+            is_explained = is_explained or answer.state is not RefundState.ABSENT
+        if told.is_any and not is_explained:
+            raise OutcomeUnknown(f"{attempt.number} was refunded, and not by which refund is known")
         return total
 
 

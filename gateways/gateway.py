@@ -311,7 +311,8 @@ class Notification:
     """A verified webhook. `number` is our order number, None where it speaks of no order;
     `refund_number` is our refund's, where it speaks of one of those, and `foreign_refund` that of
     a refund that was not made by us. `disputed_reference` and `refunded_reference` are the
-    gateway's own number of the order, where it speaks of a dispute or of a foreign refund.
+    gateway's own number of the order, where it speaks of a dispute or of a foreign refund, or of
+    one of ours without our number of the order.
     `mandate_number` and `mandate_reference` are our and the gateway's own number of a mandate,
     where it speaks of one and names them. `reply` is the answer to it once it is stored, where
     that is not the verifier's `accepted`."""

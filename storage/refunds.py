@@ -75,7 +75,8 @@ class Refunds:
         clawback: ClawbackPolicy = ClawbackPolicy.REFUSE,
     ) -> RefundRecord:
         """Set an amount (minor units; None: all that is left) of one receipt aside; a repeat
-        under the same id changes nothing and answers with what stands.
+        under the same id changes nothing and answers with what stands, also where the record had
+        lost the refund and it was found at the gateway.
 
         `attempt` is the receipt's, None for the kept one; `application` None is anybody's. Points
         that the payment bought are taken back, and where they are spent, `clawback` decides:

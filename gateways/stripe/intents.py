@@ -176,7 +176,7 @@ class StripeIntents:
 
     async def _search(self, order: Order) -> IntentView | None:
         """What search finds is there, as it once was; what it does not find may have been made of
-        late."""
+        late. Raises OutcomeUnknown also where Stripe does not let the account search."""
         wanted: PaymentIntentSearchParams = {
             "query": f'metadata["payment_id"]:"{order.payment_id}"'
             f' AND metadata["attempt"]:"{order.attempt}"',
@@ -190,8 +190,19 @@ class StripeIntents:
             for found in page.data:
                 if belongs_to(found.get("metadata"), order.payment_id, order.attempt):
                     return await self.retrieve(str(found.get("id")))
+            if page.has_more:
+                raise OutcomeUnknown(
+                    f"{order.number} is not among the {len(page.data)} PaymentIntents that search"
+                    " finds first, and it finds more"
+                )
             return None
-        return answer.raise_as_error()
+        if answer.meaning is Meaning.THROTTLED:
+            answer.raise_as_error()
+        # Not every account may search, and all else works for those that may not.
+        raise OutcomeUnknown(
+            f"{order.number} is not among the {PAGE_SIZE * MOST_PAGES} PaymentIntents looked"
+            f" through, and search (/v1/payment_intents/search) does not answer: {answer.detail}"
+        )
 
     async def _page(self, wanted: PaymentIntentListParams) -> IntentPage:
         try:

@@ -206,11 +206,15 @@ def _mandate_number(subject: Mapping[str, Any]) -> str | None:
 def _of_refund(event: _Event) -> Notification:
     subject = event.data.object
     number, refund_number = _numbers_of_refund(subject)
-    if refund_number is not None:
-        return Notification(event.id, event.type, number, refund_number)
     refund_id, intent_id = subject.get("id"), subject.get("payment_intent")
     is_read = isinstance(refund_id, str) and _REFUND.fullmatch(refund_id) is not None
     is_of_intent = isinstance(intent_id, str) and _INTENT.fullmatch(intent_id) is not None
+    if refund_number is not None:
+        # The record may not have it, and then knows its payment by nothing else.
+        reference = intent_id if number is None and is_of_intent else None
+        return Notification(
+            event.id, event.type, number, refund_number, refunded_reference=reference
+        )
     return Notification(
         event.id,
         event.type,

@@ -18,7 +18,7 @@ from sandbox.stripe.parameters import LIST, check_known, read_integer
 from sandbox.stripe.setups import SETUP
 
 _CHUNK: Final = 100
-_SEARCH: Final = frozenset({"expand", "limit", "query"})
+_SEARCH: Final = frozenset({"expand", "limit", "page", "query"})
 _TERM: Final = re.compile(r'metadata\["(?P<name>[^"]+)"\]:"(?P<value>[^"]*)"')
 _KEPT: Final = (INTENT, METHOD, SETUP)
 """Kinds whose objects are kept with more than Stripe shows of them."""
@@ -53,7 +53,11 @@ class Lists:
         wanted = {term["name"]: term["value"] for term in terms if term is not None}
         if len(wanted) != len(terms):
             raise StripeError(400, "We were unable to parse your search query.", param="query")
-        paged = {name: value for name, value in form.items() if name != "query"}
+        paged: Form = {name: form[name] for name in ("expand", "limit") if name in form}
+        if "page" in form:
+            if self._book.get(INTENT, str(form["page"])) is None:
+                raise StripeError(400, "Invalid page token.", param="page")
+            paged["starting_after"] = form["page"]
         page = self._page(
             "/v1/payment_intents/search",
             INTENT,
@@ -61,7 +65,8 @@ class Lists:
             (),
             lambda intent: wanted.items() <= intent["metadata"].items(),
         )
-        return page | {"object": "search_result", "next_page": None}
+        next_page = page["data"][-1]["id"] if page["has_more"] else None
+        return page | {"object": "search_result", "next_page": next_page}
 
     def charges(self, form: Form) -> Document:
         return self._page("/v1/charges", CHARGE, form, ("customer", "payment_intent"))

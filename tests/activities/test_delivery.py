@@ -138,6 +138,26 @@ async def test_a_refund_of_ours_that_the_record_lost_is_one_made_elsewhere(
     assert [report.is_refund for report in temporal.told] == [True]
 
 
+@pytest.mark.usefixtures("paid")
+async def test_one_that_names_no_order_of_ours_is_found_by_the_gateway_s_number(
+    database: Database,
+) -> None:
+    temporal = Ended()
+    entry = InboxEntry(
+        1,
+        GatewayName.ALIPAY,
+        "notify_1",
+        "refund.created",
+        None,
+        None,
+        0,
+        refund_id="ref_01h455vb4pex5vsknk084sn03r",
+        refunded_reference=f"trade_{PAYMENT_ID}",
+    )
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert [report.is_refund for report in temporal.told] == [True]
+
+
 class Running(Ended):
     """Every workflow runs, and hears what it is told."""
 
@@ -146,11 +166,47 @@ class Running(Ended):
 
 
 @pytest.mark.usefixtures("paid")
-async def test_a_process_whose_refund_the_record_lost_does_not_hide_it(database: Database) -> None:
-    """After a restore it goes on in Temporal, and has no row to write to."""
-    temporal = Running()
+@pytest.mark.parametrize("is_claimed", [False, True])
+@pytest.mark.parametrize("of_temporal", [Ended, Running], ids=["gone", "running"])
+async def test_neither_process_nor_claim_hides_a_refund_that_the_record_lost(
+    database: Database, of_temporal: type[Ended], is_claimed: bool
+) -> None:
+    """After a restore the process goes on in Temporal, and has no row to write to; a claim is
+    committed before the row, and may be all that the restore left."""
+    if is_claimed:
+        async with database.begin() as work:
+            await work.claims.claim(
+                application="shop",
+                key="lost",
+                fingerprint="f",
+                command="refund",
+                object_id="ref_01h455vb4pex5vsknk084sn03r",
+                request=b"{}",
+                now=NOW,
+            )
+    temporal = of_temporal()
     entry = told("TRADE_SUCCESS.REFUND", refund_id="ref_01h455vb4pex5vsknk084sn03r")
     await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert [report.is_refund for report in temporal.told] == [True]
+
+
+@pytest.mark.usefixtures("paid")
+async def test_one_recorded_as_made_elsewhere_under_its_number_is_its_payment_s(
+    database: Database,
+) -> None:
+    async with database.begin() as work:
+        await work.refunds.note_elsewhere(
+            refund_id="ref_01h455vb4pex5vsknk084sn03r",
+            payment_id=PAYMENT_ID,
+            attempt=1,
+            amount_minor=900,
+            number="ref_01h455vb4pex5vsknk084sn03r",
+            now=NOW,
+        )
+    temporal = Ended()
+    entry = told("TRADE_SUCCESS.REFUND", refund_id="ref_01h455vb4pex5vsknk084sn03r")
+    await Delivery(cast(Client, temporal), database).deliver(entry)
+    assert temporal.started == [AfterInput(payment_id=PAYMENT_ID, gateway=GatewayName.ALIPAY)]
     assert [report.is_refund for report in temporal.told] == [True]
 
 

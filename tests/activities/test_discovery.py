@@ -1,6 +1,6 @@
 """What the discovery of refunds made elsewhere does to the record, with a scripted gateway."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +11,7 @@ from activities.payment import PaymentActivities
 from activities.refund import RefundActivities
 from billing.errors import AnswerUntrusted, OutcomeUnknown, RefundExceedsPayment
 from billing.messages import (
+    AskRefund,
     DiscoverRefunds,
     EndPayment,
     OpenPayment,
@@ -75,11 +76,11 @@ class Desk:
         async with self.database.begin() as work:
             return [each.reason for each in await work.attention.open(PAYMENT_ID)]
 
-    async def reserve(self, amount: int) -> str:
+    async def reserve(self, amount: int, refund_id: str = "ref_01h455vb4pex5vsknk084sn02q") -> str:
         """A refund of our own, under way."""
         async with self.database.begin() as work:
             record = await work.refunds.reserve(
-                refund_id="ref_01h455vb4pex5vsknk084sn02q",
+                refund_id=refund_id,
                 payment_id=PAYMENT_ID,
                 application=None,
                 attempt=None,
@@ -139,10 +140,73 @@ async def test_one_with_a_number_of_ours_that_the_record_lost(
         standing = await desk.discover(ToldRefunds((listed,)))
         assert standing.payment.amount_refunded == AMOUNT
     [found] = await desk.refunds()
-    assert found.refund.cause is RefundCause.ELSEWHERE
+    assert (found.refund.id, found.refund.cause) == (LOST, RefundCause.ELSEWHERE)
     with pytest.raises(RefundExceedsPayment):
         await desk.reserve(1)
     assert await desk.attention() == []
+
+
+@pytest.mark.parametrize("seen", [DONE, PROCESSING], ids=["done", "on its way"])
+@pytest.mark.parametrize("is_named_so", [True, False], ids=["Alipay", "Stripe"])
+async def test_one_that_the_record_lost_and_that_is_reserved_again(
+    desk: Desk, is_named_so: bool, seen: RefundObservation
+) -> None:
+    """It is the same money: whoever repeats it is answered with what was found, and nobody asks
+    the gateway for more, nor for it."""
+    listed = told(LOST, 900, seen) if is_named_so else told("re_1", 900, seen, our_number=LOST)
+    await desk.discover(ToldRefunds((listed,)))
+    await desk.reserve(400, LOST)
+    refunds = RefundActivities(desk.database, {GatewayName.ALIPAY: desk.gateway})
+    asked = AskRefund(refund_id=LOST, gateway=GatewayName.ALIPAY, now=NOW)
+    settled = SettleRefund(refund_id=LOST, gateway=GatewayName.ALIPAY, now=NOW)
+    for standing in (await refunds.ask(asked), await refunds.settle(settled)):
+        assert standing.refund.cause is RefundCause.ELSEWHERE
+        assert standing.refund.amount == 900
+    after = await desk.discover(ToldRefunds((replace(listed, observation=DONE),)))
+    assert after.payment.amount_refunded == 900
+    assert (await desk.balances())["revenue"] == 900 - AMOUNT
+    assert len(await desk.refunds()) == 1
+    assert (desk.gateway.refunds_asked, await desk.attention()) == ([], [])
+
+
+async def test_copies_of_a_number_that_the_record_lost_are_refunds_of_their_own(
+    desk: Desk,
+) -> None:
+    """Stripe lets anybody write the metadata of a refund, and keeps one that failed beside."""
+    copies = (
+        told("re_1", 900, our_number=LOST),
+        told("re_2", 100, our_number=LOST),
+    )
+    for _ in range(2):
+        standing = await desk.discover(ToldRefunds(copies))
+        assert standing.payment.amount_refunded == 1000
+    first, second = sorted(await desk.refunds(), key=lambda one: -one.refund.amount)
+    assert (first.refund.id, second.refund.gateway_reference) == (LOST, "re_2")
+
+
+async def test_one_with_the_number_of_another_payment_s_refund(desk: Desk) -> None:
+    other = order(2)
+    payments = PaymentActivities(desk.database, {GatewayName.ALIPAY: desk.gateway})
+    await payments.open(OpenPayment(order=other, now=NOW))
+    await payments.settle(
+        SettlePayment(payment_id=other.payment_id, gateway=GatewayName.ALIPAY, now=NOW)
+    )
+    async with desk.database.begin() as work:
+        await work.refunds.reserve(
+            refund_id=LOST,
+            payment_id=other.payment_id,
+            application=None,
+            attempt=None,
+            amount_minor=900,
+            cause=RefundCause.REQUESTED,
+            reason="of the other",
+            now=NOW,
+        )
+    for _ in range(2):
+        standing = await desk.discover(ToldRefunds((told("re_1", 900, our_number=LOST),)))
+        assert standing.payment.amount_refunded == 900
+    [found] = await desk.refunds()
+    assert found.refund.id != LOST
 
 
 async def test_none_is_nothing(desk: Desk) -> None:

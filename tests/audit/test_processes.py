@@ -1,5 +1,6 @@
 """The checker's teeth where it asks Temporal: processes that are missing, and what they tell."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
-from audit.evidence import Evidence
+from audit.evidence import UNDER_WAY, Evidence
 from audit.report import run_all
 from billing.messages import PAYMENT_WORKFLOW
 from embedded.temporal import TemporalServer
@@ -37,6 +38,7 @@ class Processes:
     started: list[str] = field(default_factory=list)
     information: list[str] = field(default_factory=list)
     """What the last look told beside what was broken."""
+    under_way: timedelta = UNDER_WAY
 
     async def start(
         self,
@@ -75,6 +77,7 @@ class Processes:
                 truth=self.clean.truth,
                 now=datetime.now(UTC),
                 client=self.client,
+                under_way=self.under_way,
             )
         )
         self.information = report.information()
@@ -134,7 +137,12 @@ class TestAnOrderWithoutARow:
     BEGUN = "pay_01k0000000000000000000000y"
 
     async def claim(
-        self, processes: Processes, payment_id: str = LOST, *, is_answered: bool = False
+        self,
+        processes: Processes,
+        payment_id: str = LOST,
+        *,
+        is_answered: bool = False,
+        ago: timedelta = timedelta(hours=1),
     ) -> None:
         async with processes.database.begin() as work:
             await work.claims.claim(
@@ -144,7 +152,7 @@ class TestAnOrderWithoutARow:
                 command="create",
                 object_id=payment_id,
                 request=b"{}",
-                now=datetime.now(UTC) - timedelta(hours=1),
+                now=datetime.now(UTC) - ago,
             )
             if is_answered:
                 await work.claims.store_answer(
@@ -152,10 +160,23 @@ class TestAnOrderWithoutARow:
                 )
 
     async def test_that_never_began_is_information(self, processes: Processes) -> None:
-        await self.claim(processes)
+        async with asyncio.timeout(30):
+            while not (await processes.client.count_workflows()).count:
+                await asyncio.sleep(0.05)
+        await self.claim(processes, ago=timedelta(0))
+        processes.under_way = timedelta(0)
         assert await processes.broken() == []
         [told] = processes.information
         assert told.startswith(f"{self.LOST}: it was claimed")
+
+    @pytest.mark.parametrize("ago", [timedelta(days=29), timedelta(days=31)])
+    async def test_that_temporal_may_have_forgotten_is_broken(
+        self, processes: Processes, ago: timedelta
+    ) -> None:
+        """It is younger than the claim, as after it was replaced, or keeps runs for 30 days."""
+        await self.claim(processes, ago=ago)
+        assert await processes.broken() == [(6, self.LOST)]
+        assert processes.information == []
 
     @pytest.mark.parametrize("is_over", [False, True])
     async def test_that_began_is_broken(self, processes: Processes, is_over: bool) -> None:

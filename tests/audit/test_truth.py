@@ -1,14 +1,21 @@
 """Two ways to learn what gateways took, which must agree."""
 
+import secrets
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
 
 from audit.evidence import Charge
 from audit.truth import GatewayQueryTruth, SandboxTruth
 from billing.errors import OutcomeUnknown
+from billing.identifiers import REFUND, make_id
 from billing.payment import GatewayName
 from embedded.launch import free_port
+from gateways.gateway import RefundOrder
+from storage.inbox import InboxOutcome
+from tests.end_to_end.test_refund_limits import silenced, told_at_last
 from tests.fixtures.house import METHODS, House
 
 
@@ -61,6 +68,53 @@ async def test_what_was_given_back_is_counted_once(house: House, gateway: str) -
     truth = GatewayQueryTruth(house.gateways, house.database, [payment["id"]])
     [charge] = await truth.charges()
     assert charge.refunded_minor == 1400
+
+
+@pytest.mark.parametrize("gateway", METHODS)
+async def test_what_only_a_webhook_named_is_counted(house: House, gateway: str) -> None:
+    """As of a refund that the record lost, and that nobody has had looked at."""
+    payment = await house.take(gateway)
+    await silenced(house, payment)
+    [receipt] = await house.receipts(payment["id"])
+    lost = RefundOrder(
+        number=make_id(REFUND, time.time_ns() // 1_000_000, secrets.token_bytes(10)),
+        payment_number=payment["id"],
+        payment_reference=receipt.gateway_reference,
+        paid_minor=2900,
+        amount_minor=900,
+        currency=payment["currency"],
+        reason="before the restore",
+        created_at=datetime.now(UTC),
+    )
+    name = GatewayName(gateway)
+    await house.gateways[name].refund(lost)
+    async with house.database.begin() as work:
+        entry = await work.inbox.store(
+            name,
+            f"of {lost.number}",
+            "refund",
+            payment["id"],
+            b"{}",
+            datetime.now(UTC),
+            refund_number=lost.number,
+        )
+        assert entry is not None
+        await work.inbox.mark(entry.id, InboxOutcome.DELIVERED, datetime.now(UTC))
+    truth = GatewayQueryTruth(house.gateways, house.database, [payment["id"]])
+    [charge] = await truth.charges()
+    assert charge.refunded_minor == 900
+    await told_at_last(house, payment, 900)
+
+
+async def test_a_refund_that_is_there_and_has_no_name_is_not_none(house: House) -> None:
+    """WeChat Pay says no more than that there is one."""
+    payment = await house.take("wechatpay")
+    await silenced(house, payment)
+    await house.sandbox.refund("wechatpay", payment["id"], amount=900)
+    truth = GatewayQueryTruth(house.gateways, house.database, [payment["id"]])
+    assert await truth.charges() == []
+    assert "was refunded" in truth.unanswered[payment["id"]]
+    await told_at_last(house, payment, 900)
 
 
 async def test_who_gives_no_answer_is_not_compared(house: House) -> None:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from billing.identifiers import REFUND, make_id
+from billing.messages import REFUND_WORKFLOW, RefundEnded
 from billing.payment import GatewayName
 from billing.refund import RefundCause, RefundStatus
 from gateways.gateway import Order, RefundObservation, RefundOrder, RefundState, ToldRefunds
-from storage.refunds import RefundRecord
+from runtime.queues import CORE
+from storage.refund_rows import RefundRecord, request_of
 from tests.end_to_end.outcomes import attention_to, events_of, webhooks_of
 from tests.end_to_end.stand_ins import StandIn, standing_in
 from tests.end_to_end.test_refunds import balance, given_back
@@ -81,8 +83,12 @@ async def test_one_of_ours_that_the_record_does_not_have(house: House, gateway: 
     await until_refunded(house, payment["id"], 900)
     await house.command(payment["id"], "refresh")
     [record] = await refunds_of(house, payment["id"])
-    assert (record.refund.cause, record.refund.amount) == (RefundCause.ELSEWHERE, 900)
+    assert (record.refund.id, record.refund.amount) == (lost.number, 900)
+    assert record.refund.cause is RefundCause.ELSEWHERE
     assert record.refund.status is RefundStatus.SUCCEEDED
+    await _begun_again(house, record, payment["user_id"])
+    assert await refunds_of(house, payment["id"]) == [record]
+    assert await given_back(house, payment["id"]) == 900
     too_much = await house.post_refund(payment["id"], amount=2001)
     assert (too_much.status_code, too_much.json()["code"]) == (409, "refund_exceeds_payment")
     assert await attention_to(house, payment["id"]) == []
@@ -230,6 +236,17 @@ class TestAnOrderClosedElsewhere:
 
 async def test_the_promises_are_kept(house: House) -> None:
     await house.check_promises()
+
+
+async def _begun_again(house: House, record: RefundRecord, user_id: str) -> None:
+    """As by a repeat under the claim that the restore left."""
+    again = request_of(record, user_id).model_copy(
+        update={"cause": RefundCause.REQUESTED, "amount_minor": 400}
+    )
+    ended: RefundEnded = await house.client.execute_workflow(
+        REFUND_WORKFLOW, again, id=again.refund_id, task_queue=CORE, result_type=RefundEnded
+    )
+    assert ended.status is RefundStatus.SUCCEEDED
 
 
 async def _until_called(house: House, payment_id: str, reasons: list[str]) -> None:

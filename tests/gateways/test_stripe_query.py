@@ -139,9 +139,10 @@ class TestMoreThanCanBeLookedThrough:
     """Search is asked then: what it finds is there, and what it does not find may be, for a day."""
 
     @staticmethod
-    def script(stripe: Stripe, *found: dict[str, Any]) -> None:
+    def script(stripe: Stripe, *found: dict[str, Any], has_more: bool = False) -> None:
         stripe.answers = [page(intent(metadata={}), has_more=True) for _ in range(20)]
-        stripe.answers.append(ok({"object": "search_result", "data": found, "has_more": False}))
+        result = {"object": "search_result", "data": found, "has_more": has_more}
+        stripe.answers.append(ok(result))
 
     async def test_what_search_finds_is_it(self, gateway: StripeGateway, scripted: Stripe) -> None:
         stranger = intent(id="pi_other", metadata={"payment_id": ORDER.payment_id, "attempt": "2"})
@@ -166,6 +167,34 @@ class TestMoreThanCanBeLookedThrough:
         clock.now = moment
         self.script(scripted)
         with pytest.raises(OutcomeUnknown, match="there are more"):
+            await gateway.query(ORDER)
+
+    @pytest.mark.parametrize("found", [(), (intent(metadata={}),)])
+    async def test_where_search_finds_more_it_may_be_among_those(
+        self, gateway: StripeGateway, scripted: Stripe, clock: Clock, found: tuple[Any, ...]
+    ) -> None:
+        clock.now = EXPIRES_AT + timedelta(days=2)
+        self.script(scripted, *found, has_more=True)
+        with pytest.raises(OutcomeUnknown, match="finds more"):
+            await gateway.query(ORDER)
+
+    @pytest.mark.parametrize(
+        ("answer", "problem"),
+        [
+            (error(400, message="Search is not available for your account."), OutcomeUnknown),
+            (error(403), OutcomeUnknown),
+            (error(404), OutcomeUnknown),
+            (error(500), OutcomeUnknown),
+            (error(429), GatewayThrottled),
+        ],
+    )
+    async def test_where_search_is_not_to_be_had_nobody_knows(
+        self, gateway: StripeGateway, scripted: Stripe, answer: Answer, problem: type[Exception]
+    ) -> None:
+        """As in countries where Stripe has none: the account and its key are all right."""
+        self.script(scripted)
+        scripted.answers[-1] = answer
+        with pytest.raises(problem, match="search" if problem is OutcomeUnknown else "429"):
             await gateway.query(ORDER)
 
     async def test_after_a_day_it_was_never_placed(

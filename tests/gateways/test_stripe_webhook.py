@@ -270,6 +270,15 @@ def test_a_refund_not_of_our_making_has_no_number(
         (
             {"id": "re_1", "payment_intent": "pi_1", "metadata": {"refund_id": REFUND_ID}},
             None,
+            "pi_1",
+        ),
+        (
+            {
+                "id": "re_1",
+                "payment_intent": "pi_1",
+                "metadata": {"refund_id": REFUND_ID, "payment_number": PAYMENT_ID},
+            },
+            None,
             None,
         ),
     ],

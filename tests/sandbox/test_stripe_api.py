@@ -141,6 +141,24 @@ async def test_search_finds_by_all_of_the_metadata_named(client: stripe.StripeCl
         await found("status:'succeeded'")
 
 
+async def test_search_goes_page_by_page(client: stripe.StripeClient) -> None:
+    made = [(await open_order(client)).id for _ in range(3)]
+    query = 'metadata["payment_id"]:"pay_01"'
+    found: list[str] = []
+    page: str | None = None
+    for is_last in (False, False, True):
+        wanted: stripe.params.PaymentIntentSearchParams = {"query": query, "limit": 1}
+        if page is not None:
+            wanted["page"] = page
+        result = await client.v1.payment_intents.search_async(wanted)
+        found += [intent.id for intent in result.data]
+        page = result.next_page
+        assert (result.has_more, page is None) == (not is_last, is_last)
+    assert found == made[::-1]
+    with pytest.raises(stripe.InvalidRequestError, match="page"):
+        await client.v1.payment_intents.search_async({"query": query, "page": "unheard of"})
+
+
 async def test_lists_go_newest_first_and_page_by_page(client: stripe.StripeClient) -> None:
     made = [(await open_order(client)).id for _ in range(5)]
 

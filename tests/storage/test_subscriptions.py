@@ -10,6 +10,7 @@ from activities.subscription import SubscriptionActivities
 from billing.charges import Move
 from billing.errors import SubscriptionNotFound
 from billing.identifiers import SUBSCRIPTION, charge_payment_id, make_id
+from billing.identifiers import subscription_refund_id as refund_id_of
 from billing.lifecycle import cancel, paid_up
 from billing.moves import first, start_of
 from billing.subscription import SubscriptionStatus
@@ -364,6 +365,27 @@ async def test_what_still_stands_is_given_back_once(
     assert [one.covered for one in found] == [stands, stands]
     assert 0 < stands == running.paid.unused(half) - found[0].gone
     assert found[0] == found[1]
+
+
+async def test_what_went_back_before_a_restore_does_not_go_again(
+    database: Database, start: SubscriptionStart
+) -> None:
+    """Found on its way at the gateway, under the number that its return would have."""
+    await standing_of(database, start)
+    order = await take(database, application=start.application)
+    async with database.begin() as work:
+        await work.refunds.note_elsewhere(
+            refund_id=refund_id_of(start.order.id, order.payment_id),
+            payment_id=order.payment_id,
+            attempt=1,
+            amount_minor=900,
+            number="re_1",
+            now=NOW,
+        )
+    back = GivingBack(payment_id=order.payment_id, amount=1000, reason="canceled")
+    wanted = FindReturns(subscription_id=start.order.id, giving_back=back, now=NOW)
+    found = await SubscriptionActivities(database).give_back(wanted)
+    assert (found.covered, found.refunds) == (900, ())
 
 
 async def events_of(work: UnitOfWork, subscription_id: str) -> list[tuple[str, int, str]]:
