@@ -1,7 +1,8 @@
 """The record rebuilds the process: start the workflow of every open row that has none running."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -248,7 +249,7 @@ class Resumption:
             is_under_way = any(not one.status.has_ended for one in earlier)
             # A part may have gone back elsewhere, for which the whole could not be returned.
             if done < receipt.amount_minor and not is_under_way:
-                wanted.append(_return_of(record, receipt, len(earlier) + 1, decision))
+                wanted.append(_return_of(record, receipt, _free_turn(receipt, earlier), decision))
         is_mistrusted = any(attempt.mistrusted_for for attempt in record.attempts)
         if not wanted and not is_mistrusted:
             raise NothingToReturn(
@@ -317,6 +318,15 @@ class Resumption:
                 return False
             raise
         return description.status is WorkflowExecutionStatus.RUNNING
+
+
+def _free_turn(receipt: ReceiptRecord, earlier: Sequence[Refund]) -> int:
+    """The next one: of those that the record lost, a later one may have been found alone."""
+    taken = {one.id for one in earlier}
+    turns = itertools.count(len(earlier) + 1)
+    return next(
+        turn for turn in turns if return_id(receipt.payment_id, receipt.attempt, turn) not in taken
+    )
 
 
 def _return_of(

@@ -142,8 +142,9 @@ def signature_method_id(
 
 
 def foreign_refund_id(payment_id: str, gateway: str, order_number: str, number: str) -> str:
-    """The id of the row of a refund made elsewhere, from the numbers the gateway knows it and its
-    order by: however often it is told of, it is one row. Its time is the payment's."""
+    """The id of the row of a refund made elsewhere that has no free number of ours, from the
+    numbers the gateway knows it and its order by: however often it is told of, it is one row. Its
+    time is the payment's."""
     text = f"{gateway}:{order_number}:refund:{number}"
     entropy = hashlib.sha256(text.encode()).digest()[:10]
     return make_id(REFUND, _milliseconds_of(payment_id), entropy)

@@ -225,10 +225,10 @@ class Starts:
 DECISION = ReviewDecision(action=ReviewAction.RETURN, reason="again", reviewed_by="key_1")
 
 
-async def _given_back_elsewhere(desk: Desk, amount_minor: int) -> None:
+async def _given_back_elsewhere(desk: Desk, amount_minor: int, number: str = "re_9") -> None:
     """Somebody gives a part back in the gateway's dashboard."""
     desk.gateway.told_refunds[PAYMENT_ID] = ToldRefunds(
-        (ForeignRefund("re_9", amount_minor, replace(SUCCEEDED, reference="re_9")),)
+        (ForeignRefund(number, amount_minor, replace(SUCCEEDED, reference=number)),)
     )
     discovery = DiscoveryActivities(desk.database, {GatewayName.ALIPAY: desk.gateway})
     await discovery.discover(
@@ -251,6 +251,17 @@ async def test_what_is_left_of_money_given_back_in_part_elsewhere_is_returned_by
     assert await desk.attention() == []
     with pytest.raises(NothingToReturn):
         await Resumption(cast(Client, starts), desk.database).give_back(PAYMENT_ID, DECISION)
+
+
+async def test_what_is_left_beside_a_return_that_the_record_had_lost(desk: Desk) -> None:
+    """The second had failed and is not in the record again, the third has a number of its own."""
+    assert await desk.give_back(await desk.pay_late(), FAILED) is RefundStatus.FAILED
+    await _given_back_elsewhere(desk, 900, return_id(PAYMENT_ID, 1, 3))
+    starts = Starts()
+    await Resumption(cast(Client, starts), desk.database).give_back(PAYMENT_ID, DECISION)
+    [again] = starts.refunds
+    assert await desk.give_back(again, SUCCEEDED) is RefundStatus.SUCCEEDED
+    assert await desk.balances() == {}
 
 
 async def test_on_its_way_back_it_is_not_returned_twice(desk: Desk) -> None:
