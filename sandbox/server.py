@@ -93,8 +93,7 @@ def _claim_folder(options: Options) -> TextIO:
 
 
 def _listen(options: Options) -> socket.socket:
-    # Named, so that asyncio sets TCP_NODELAY: an answer in two parts would wait 40 ms without.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((options.host, options.port))

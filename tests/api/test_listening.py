@@ -1,22 +1,14 @@
-"""The port of the API, and that of the sandbox."""
+"""The port of the API."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 from api.__main__ import _listening
 from runtime.settings import Settings
-from sandbox.core import Options
-from sandbox.server import _listen
 from tests.fixtures.nodelay import sends_at_once
 
 
 async def test_an_answer_of_the_api_is_sent_at_once() -> None:
     settings = cast(Settings, SimpleNamespace(api_host="127.0.0.1", api_port=0))
     with _listening(settings) as listener:
-        assert await sends_at_once(listener)
-
-
-async def test_an_answer_of_the_sandbox_is_sent_at_once(tmp_path: Path) -> None:
-    with _listen(Options(tmp_path, 0, "http://127.0.0.1:9")) as listener:
         assert await sends_at_once(listener)
