@@ -28,11 +28,12 @@ def upcoming_of(
     the same once it has ended is given back. What is paid already costs nothing when it takes
     effect."""
     found, charge = standing.subscription, standing.charge
+    if found.status.is_terminal:
+        return ()
     if standing.is_forgone and is_used_up(found, at):
         ending = cancel(found, at, at_period_end=True)
         return (_occurrence(ending.kind, at, 0, ending.after),)
-    is_given_back = found.status.is_terminal
-    if charge is None or standing.is_forgone or is_given_back or charge.kind in _TOLD_AS_OWED:
+    if charge is None or standing.is_forgone or charge.kind in _TOLD_AS_OWED:
         return upcoming(found, at, minimum=minimum)
     paid = left_by(charge, found)
     total = 0 if standing.is_paid_ahead else charge.decision.preview.total

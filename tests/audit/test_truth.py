@@ -1,7 +1,5 @@
 """Two ways to learn what gateways took, which must agree."""
 
-import secrets
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -10,11 +8,10 @@ import pytest
 from audit.evidence import Charge
 from audit.truth import GatewayQueryTruth, SandboxTruth
 from billing.errors import OutcomeUnknown
-from billing.identifiers import REFUND, make_id
 from billing.payment import GatewayName
 from embedded.launch import free_port
-from gateways.gateway import RefundOrder
 from storage.inbox import InboxOutcome
+from tests.end_to_end.lost_refunds import made_and_lost
 from tests.end_to_end.test_refund_limits import silenced, told_at_last
 from tests.fixtures.house import METHODS, House
 
@@ -75,28 +72,16 @@ async def test_what_only_a_webhook_named_is_counted(house: House, gateway: str) 
     """As of a refund that the record lost, and that nobody has had looked at."""
     payment = await house.take(gateway)
     await silenced(house, payment)
-    [receipt] = await house.receipts(payment["id"])
-    lost = RefundOrder(
-        number=make_id(REFUND, time.time_ns() // 1_000_000, secrets.token_bytes(10)),
-        payment_number=payment["id"],
-        payment_reference=receipt.gateway_reference,
-        paid_minor=2900,
-        amount_minor=900,
-        currency=payment["currency"],
-        reason="before the restore",
-        created_at=datetime.now(UTC),
-    )
-    name = GatewayName(gateway)
-    await house.gateways[name].refund(lost)
+    number = await made_and_lost(house, payment, 900)
     async with house.database.begin() as work:
         entry = await work.inbox.store(
-            name,
-            f"of {lost.number}",
+            GatewayName(gateway),
+            f"of {number}",
             "refund",
             payment["id"],
             b"{}",
             datetime.now(UTC),
-            refund_number=lost.number,
+            refund_number=number,
         )
         assert entry is not None
         await work.inbox.mark(entry.id, InboxOutcome.DELIVERED, datetime.now(UTC))

@@ -1,22 +1,19 @@
 """Money given back, and orders closed, at the gateway's own dashboard: noticed and recorded."""
 
 import asyncio
-import secrets
-import time
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from billing.identifiers import REFUND, make_id
 from billing.messages import REFUND_WORKFLOW, RefundEnded
 from billing.payment import GatewayName
 from billing.refund import RefundCause, RefundStatus
 from gateways.gateway import Order, RefundObservation, RefundOrder, RefundState, ToldRefunds
 from runtime.queues import CORE
 from storage.refund_rows import RefundRecord, request_of
+from tests.end_to_end.lost_refunds import made_and_lost
 from tests.end_to_end.outcomes import attention_to, events_of, webhooks_of
 from tests.end_to_end.stand_ins import StandIn, standing_in
 from tests.end_to_end.test_refunds import balance, given_back
@@ -68,22 +65,11 @@ async def test_noticed_by_webhook(house: House, gateway: str, amount: int) -> No
 async def test_one_of_ours_that_the_record_does_not_have(house: House, gateway: str) -> None:
     """As after the database was restored: the gateway made it under a number of ours."""
     payment = await take_and_end(house, gateway)
-    [receipt] = await house.receipts(payment["id"])
-    lost = RefundOrder(
-        number=make_id(REFUND, time.time_ns() // 1_000_000, secrets.token_bytes(10)),
-        payment_number=payment["id"],
-        payment_reference=receipt.gateway_reference,
-        paid_minor=2900,
-        amount_minor=900,
-        currency=payment["currency"],
-        reason="before the restore",
-        created_at=datetime.now(UTC),
-    )
-    await house.gateways[GatewayName(gateway)].refund(lost)
+    number = await made_and_lost(house, payment, 900)
     await until_refunded(house, payment["id"], 900)
     await house.command(payment["id"], "refresh")
     [record] = await refunds_of(house, payment["id"])
-    assert (record.refund.id, record.refund.amount) == (lost.number, 900)
+    assert (record.refund.id, record.refund.amount) == (number, 900)
     assert record.refund.cause is RefundCause.ELSEWHERE
     assert record.refund.status is RefundStatus.SUCCEEDED
     await _begun_again(house, record, payment["user_id"])
